@@ -1,0 +1,233 @@
+//! A network ready to run: batch norm folded, activations fused, buffers planned.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `fold.rs` | convolutions and gates with the batch norm folded in |
+//! | `plan.rs` | sizes of all maps for one input size, and which buffer each lies in |
+//! | `run.rs` | the pass through the network |
+
+mod fold;
+mod plan;
+mod run;
+
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use blemish_kernels::Par;
+use blemish_tensor::Tensor;
+use ndarray::{Array4, ArrayView4};
+use rayon::prelude::*;
+use sha2::{Digest, Sha256};
+
+use crate::catalogue::Net;
+use crate::spec::Graph;
+use crate::weights::WeightSet;
+use crate::{BackboneError, Result};
+
+use fold::Step;
+use run::Arena;
+
+/// One layer of a [`Backbone`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LayerInfo {
+    /// timm's name.
+    pub name: String,
+    /// Channels of its map.
+    pub channels: usize,
+    /// Pixels of the input that one step in its map spans.
+    pub stride: usize,
+}
+
+/// A frozen network that stops after the deepest layer asked for.
+///
+/// Batch norms are folded into the convolutions in `f64`. Buffers are kept between calls, one set for each thread that
+/// was ever inside [`features`](Self::features) at the same time, so that a call allocates nothing but its outputs.
+pub struct Backbone {
+    net: &'static Net,
+    graph: Graph,
+    layers: Vec<LayerInfo>,
+    /// The node of each layer, and the largest stride up to it.
+    taps: Vec<usize>,
+    smallest: usize,
+    steps: Vec<Step>,
+    weights: Vec<(String, Tensor)>,
+    fingerprint: OnceLock<String>,
+    arenas: Mutex<Vec<Arena>>,
+}
+
+impl Backbone {
+    /// The network `id` up to the deepest of `layers`.
+    ///
+    /// # Errors
+    /// [`BackboneError::UnknownNet`] or [`BackboneError::Layers`] for names that are not in the
+    /// [catalogue](crate::catalogue), and [`BackboneError::Weights`] naming every tensor that does not fit.
+    pub fn new(id: &str, layers: &[String], weights: &WeightSet) -> Result<Self> {
+        let net = Net::find(id)?;
+        let bad = |what: String| {
+            let choices = net.layers.iter().map(|layer| layer.name).collect();
+            BackboneError::Layers { net: net.id, what, choices }
+        };
+        let mut graph = (net.graph)();
+        let mut infos: Vec<LayerInfo> = Vec::new();
+        let mut taps = Vec::new();
+        for name in layers {
+            let tap = graph.taps.iter().find(|tap| tap.name == *name);
+            let node = tap.ok_or_else(|| bad(format!("there is no layer '{name}'")))?.node;
+            if taps.contains(&node) {
+                return Err(bad(format!("layer '{name}' is given twice")));
+            }
+            let (channels, stride) = (graph.nodes[node].channels, graph.nodes[node].stride);
+            infos.push(LayerInfo { name: name.clone(), channels, stride });
+            taps.push(node);
+        }
+        let deepest = taps.iter().copied().max().ok_or_else(|| bad("no layer is given".to_owned()))?;
+        let weights = weights.select(net, &graph, deepest)?;
+        graph.nodes.truncate(deepest + 1);
+        let steps = fold::steps(net.id, &graph, &weights)?;
+        let smallest = infos.iter().map(|layer| layer.stride).max().unwrap_or(1);
+        Ok(Backbone {
+            net,
+            graph,
+            layers: infos,
+            taps,
+            smallest,
+            steps,
+            weights,
+            fingerprint: OnceLock::new(),
+            arenas: Mutex::new(Vec::new()),
+        })
+    }
+
+    /// The network's name.
+    pub fn id(&self) -> &str {
+        self.net.id
+    }
+
+    /// The layers, in the order they were asked for.
+    pub fn layers(&self) -> &[LayerInfo] {
+        &self.layers
+    }
+
+    /// The feature maps `[n, h, w, c]` of normalised pictures `[n, height, width, 3]`, one for each of
+    /// [`layers`](Self::layers).
+    ///
+    /// Runs in the current rayon pool. Values that are not finite go through without a panic.
+    ///
+    /// # Errors
+    /// [`BackboneError::Input`] unless there are 3 channels and each side is at least the deepest stride.
+    pub fn features(&self, input: ArrayView4<'_, f32>) -> Result<Vec<Array4<f32>>> {
+        let (n, h, w, channels) = input.dim();
+        let refuse = |wanted: String| BackboneError::Input { net: self.net.id, wanted, got: [n, h, w, channels] };
+        if channels != 3 {
+            return Err(refuse("3 channels, [n, h, w, 3]".to_owned()));
+        }
+        if h < self.smallest || w < self.smallest {
+            return Err(refuse(format!("at least {0} x {0} pixels for these layers", self.smallest)));
+        }
+        let sizes = plan::sizes(&self.graph, &self.steps, h, w)?;
+        // The largest map bounds all others.
+        let floats = sizes.iter().zip(&self.graph.nodes).try_fold(0usize, |most, (&[h, w], node)| {
+            Some(most.max(h.checked_mul(w)?.checked_mul(node.channels)?.checked_mul(n.max(1))?))
+        });
+        if floats.is_none_or(|floats| floats > isize::MAX as usize / 8) {
+            return Err(refuse("an input whose maps fit the memory".to_owned()));
+        }
+        let mut outputs: Vec<Array4<f32>> = Vec::with_capacity(self.taps.len());
+        for (&node, layer) in self.taps.iter().zip(&self.layers) {
+            outputs.push(Array4::zeros((n, sizes[node][0], sizes[node][1], layer.channels)));
+        }
+        if n == 0 {
+            return Ok(outputs);
+        }
+        let standard = input.as_standard_layout();
+        let pixels = standard.as_slice().ok_or_else(|| refuse("an array in standard layout".to_owned()))?;
+        let mut maps: Vec<&mut [f32]> = Vec::with_capacity(outputs.len());
+        for output in &mut outputs {
+            maps.push(output.as_slice_mut().unwrap_or_default());
+        }
+        self.batch(pixels, n, [h, w], maps)?;
+        Ok(outputs)
+    }
+
+    /// Cuts the batch into one piece for each thread, or runs it whole with the threads inside each step.
+    ///
+    /// Neither changes a bit: no step mixes pictures or orders its sums by thread.
+    fn batch(&self, pixels: &[f32], n: usize, size: [usize; 2], maps: Vec<&mut [f32]>) -> Result<()> {
+        let threads = rayon::current_num_threads();
+        if threads == 1 || n < threads {
+            let par = if threads == 1 { Par::Serial } else { Par::Rayon };
+            return self.pieces(pixels, n, size, maps, PIECE, par).into_iter().try_for_each(|piece| self.piece(piece));
+        }
+        let step = n.div_ceil(threads).min(PIECE);
+        let pieces = self.pieces(pixels, n, size, maps, step, Par::Serial);
+        pieces.into_par_iter().try_for_each(|piece| self.piece(piece))
+    }
+
+    fn pieces<'a>(
+        &self,
+        pixels: &'a [f32],
+        n: usize,
+        size: [usize; 2],
+        maps: Vec<&'a mut [f32]>,
+        step: usize,
+        par: Par,
+    ) -> Vec<Piece<'a>> {
+        let image = pixels.len() / n;
+        let mut pieces: Vec<Piece<'a>> = pixels
+            .chunks(step * image)
+            .map(|pixels| Piece { pixels, n: pixels.len() / image, size, maps: Vec::with_capacity(maps.len()), par })
+            .collect();
+        for map in maps {
+            let each = map.len() / n;
+            for (piece, part) in pieces.iter_mut().zip(map.chunks_mut(step * each)) {
+                piece.maps.push(part);
+            }
+        }
+        pieces
+    }
+
+    fn piece(&self, mut piece: Piece<'_>) -> Result<()> {
+        let arenas = || self.arenas.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut arena = arenas().pop().unwrap_or_default();
+        arena.prepare(&self.graph, &self.steps, &self.taps, piece.n, piece.size)?;
+        arena.run(&self.steps, piece.pixels, &mut piece.maps, piece.par)?;
+        arenas().push(arena);
+        Ok(())
+    }
+
+    /// The weights up to the deepest layer, unfolded, in `f32`, under timm's names and epsilon, in order of execution.
+    ///
+    /// [`WeightSet::from_tensors`] makes the same network of them, to the bit.
+    pub fn weights(&self) -> &[(String, Tensor)] {
+        &self.weights
+    }
+
+    /// SHA-256, in hexadecimal, over names, shapes and values of [`weights`](Self::weights).
+    pub fn fingerprint(&self) -> &str {
+        self.fingerprint.get_or_init(|| {
+            let mut hash = Sha256::new();
+            for (name, tensor) in &self.weights {
+                hash.update(format!("{name} {:?}\n", tensor.shape()));
+                hash.update(tensor.bytes());
+            }
+            hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+        })
+    }
+}
+
+impl std::fmt::Debug for Backbone {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Backbone").field("id", &self.net.id).field("layers", &self.layers).finish_non_exhaustive()
+    }
+}
+
+/// Most pictures that go through the network together: more of them push each other out of the cache.
+const PIECE: usize = 4;
+
+/// Some pictures of a batch and the parts of the outputs they fill.
+struct Piece<'a> {
+    pixels: &'a [f32],
+    n: usize,
+    size: [usize; 2],
+    maps: Vec<&'a mut [f32]>,
+    par: Par,
+}

@@ -1,0 +1,53 @@
+//! Training, testing and prediction.
+
+mod decide;
+mod score;
+mod test;
+mod train;
+
+use blemish_core::{Progress, Session};
+use blemish_tensor::Device;
+use rayon::ThreadPool;
+
+pub use decide::{Evidence, decide};
+pub use score::{Outcome, Scored};
+pub use test::{Each, ImageMetrics, PixelMetrics, TestReport};
+pub use train::Trained;
+
+use crate::{Config, Error, Result};
+
+/// A pool of threads and a device. Results do not depend on the number of threads.
+pub struct Engine {
+    pool: ThreadPool,
+    device: Device,
+}
+
+impl Engine {
+    /// The threads and the device that `config` asks for.
+    ///
+    /// # Errors
+    /// A device that is not there.
+    pub fn new(config: &Config) -> Result<Engine> {
+        let device = Device::parse(&config.device).map_err(blemish_core::CoreError::from)?;
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(config.threads)
+            .thread_name(|i| format!("blemish-{i}"))
+            .build()
+            .map_err(|e| Error::Setting { key: "threads".to_owned(), why: e.to_string() })?;
+        Ok(Engine { pool, device })
+    }
+
+    /// Number of threads.
+    pub fn threads(&self) -> usize {
+        self.pool.current_num_threads()
+    }
+
+    /// Runs `work` on the engine's threads.
+    pub fn install<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        self.pool.install(work)
+    }
+
+    fn session<'a>(&self, seed: u64, progress: &'a dyn Progress) -> Session<'a> {
+        Session { device: self.device.clone(), seed, progress }
+    }
+}

@@ -1,0 +1,84 @@
+use std::path::Path;
+
+use blemish_core::{Decision, Detect, ModelFile, ModelWriter};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::{Result, registry};
+
+/// What a model was learnt from.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct LearntFrom {
+    /// Name of the data set.
+    pub name: String,
+    /// Its category.
+    pub category: String,
+    /// Good pictures learnt from.
+    pub train: usize,
+    /// Pictures the thresholds were found with.
+    pub val: usize,
+}
+
+/// A fitted detector with its thresholds.
+pub struct Model {
+    /// The detector.
+    pub detector: Box<dyn Detect>,
+    /// Its thresholds and where they came from.
+    pub decision: Decision,
+    /// Its settings.
+    pub params: Value,
+    /// The seed it was made with.
+    pub seed: u64,
+    /// What it was learnt from.
+    pub learnt_from: LearntFrom,
+}
+
+impl Model {
+    /// Writes one file, with probe pictures and the scores they get now; it is either whole or not there.
+    ///
+    /// # Errors
+    /// A full disk, for instance; nothing is left behind then.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        let mut file = ModelWriter::new(self.detector.kind());
+        self.detector.save(&mut file)?;
+        file.set("params", &self.params)?;
+        file.set("seed", &self.seed)?;
+        file.set("decision", &self.decision)?;
+        file.set("learnt_from", &self.learnt_from)?;
+        file.add_self_test(self.detector.as_ref())?;
+        Ok(file.write(path)?)
+    }
+
+    /// Reads a file and lets it score its probe pictures again.
+    ///
+    /// # Errors
+    /// Anything but a whole model that still gives the scores it gave when it was saved.
+    pub fn load(path: &Path) -> Result<Model> {
+        let file = ModelFile::open(path)?;
+        let kind = file.kind()?.to_owned();
+        let entry =
+            registry::find(&kind).map_err(|e| file.bad(format!("it is of a kind this program does not know: {e}")))?;
+        let decision = file.get("decision")?;
+        let detector = (entry.load)(&file).map_err(|e| match e {
+            // Say which file, whatever it was that did not fit.
+            named @ (blemish_core::CoreError::ModelFile { .. } | blemish_core::CoreError::Io { .. }) => named,
+            other => file.bad(other.to_string()),
+        })?;
+        file.self_test(detector.as_ref()).map_err(|e| match e {
+            named @ blemish_core::CoreError::ModelFile { .. } => named,
+            other => file.bad(format!("its self-test fails: {other}")),
+        })?;
+        Ok(Model {
+            detector,
+            decision,
+            params: file.get("params")?,
+            seed: file.get("seed")?,
+            learnt_from: file.get("learnt_from")?,
+        })
+    }
+
+    /// The model in a line or two.
+    pub fn summary(&self) -> String {
+        self.detector.summary()
+    }
+}

@@ -1,0 +1,32 @@
+//! What every detector of blemish is made of: images in, predictions out, one model file.
+//!
+//! | item | what it is |
+//! |---|---|
+//! | [`Image`] | a decoded picture, 8 or 16 bit, grey or RGB |
+//! | [`Preprocess`] | the one path from a picture to network input, stored in every model |
+//! | [`Session`], [`Progress`] | device, seed, progress and interruption of one piece of work |
+//! | [`Fit`], [`Detect`], [`FitDyn`] | params -> fit -> fitted model |
+//! | [`Prediction`], [`AnomalyMap`] | a raw score and where it comes from |
+//! | [`ModelFile`], [`ModelWriter`] | one safetensors file, written atomically |
+//! | [`Decision`], [`Calibration`], [`Verdict`] | raw score, calibrated score, threshold and label, always together |
+
+mod detect;
+mod error;
+mod image;
+mod map;
+mod model_file;
+mod preprocess;
+mod session;
+mod verdict;
+
+pub use detect::{Detect, Fit, FitDyn, ImageSource, Prediction};
+pub use error::CoreError;
+pub use image::{Image, Pixels};
+pub use map::AnomalyMap;
+pub use model_file::{FORMAT_VERSION, ModelFile, ModelWriter};
+pub use preprocess::{Geometry, Preprocess, Resize};
+pub use session::{NoProgress, Progress, Session, Task};
+pub use verdict::{Calibration, Decision, Label, ThresholdSource, Verdict};
+
+/// Results of this crate.
+pub type Result<T> = std::result::Result<T, CoreError>;

@@ -1,0 +1,79 @@
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use blemish_tensor::Device;
+
+use crate::{CoreError, Result};
+
+/// Everything a piece of work gets from outside: where to compute, the seed, whom to tell, when to stop.
+///
+/// Threads are those of the current `rayon` pool; results do not depend on their number.
+pub struct Session<'a> {
+    /// Where to compute.
+    pub device: Device,
+    /// The only source of randomness.
+    pub seed: u64,
+    /// Receives progress and says when to stop.
+    pub progress: &'a dyn Progress,
+}
+
+impl<'a> Session<'a> {
+    /// A session on the CPU that tells nobody.
+    pub fn quiet(seed: u64) -> Session<'static> {
+        Session { device: Device::cpu(), seed, progress: &NoProgress }
+    }
+
+    /// Announces a task of `total` steps (0 if unknown).
+    pub fn task(&self, name: &'static str, total: usize) -> Task<'a> {
+        self.progress.begin(name, total);
+        Task { name, total, done: AtomicUsize::new(0), progress: self.progress }
+    }
+}
+
+/// Whom to tell how far the work is; implemented by programs.
+pub trait Progress: Send + Sync {
+    /// A task of `total` steps starts (0 if the number is unknown).
+    fn begin(&self, task: &'static str, total: usize);
+    /// `done` of `total` steps are finished.
+    fn advance(&self, task: &'static str, done: usize, total: usize);
+    /// The task is over.
+    fn end(&self, task: &'static str);
+    /// Whether the user asked to stop.
+    fn interrupted(&self) -> bool {
+        false
+    }
+}
+
+/// Tells nobody and never stops.
+pub struct NoProgress;
+
+impl Progress for NoProgress {
+    fn begin(&self, _: &'static str, _: usize) {}
+    fn advance(&self, _: &'static str, _: usize, _: usize) {}
+    fn end(&self, _: &'static str) {}
+}
+
+/// A running task; reports its end when dropped.
+pub struct Task<'a> {
+    name: &'static str,
+    total: usize,
+    done: AtomicUsize,
+    progress: &'a dyn Progress,
+}
+
+impl Task<'_> {
+    /// `steps` more are finished.
+    ///
+    /// # Errors
+    /// [`CoreError::Interrupted`] once the user asked to stop.
+    pub fn step(&self, steps: usize) -> Result<()> {
+        let done = self.done.fetch_add(steps, Ordering::Relaxed) + steps;
+        self.progress.advance(self.name, done, self.total);
+        if self.progress.interrupted() { Err(CoreError::Interrupted) } else { Ok(()) }
+    }
+}
+
+impl Drop for Task<'_> {
+    fn drop(&mut self) {
+        self.progress.end(self.name);
+    }
+}

@@ -1,0 +1,37 @@
+use blemish_core::{CoreError, Fit, ImageSource, Session};
+
+use super::{KIND, Learner, Padim, PadimParams};
+use crate::{Embedder, Result};
+
+impl Fit for PadimParams {
+    type Model = Padim;
+
+    fn fit(&self, session: &Session<'_>, normal: &dyn ImageSource) -> blemish_core::Result<Padim> {
+        fit(self, session, normal).map_err(|error| error.into_core(KIND))
+    }
+}
+
+fn fit(params: &PadimParams, session: &Session<'_>, normal: &dyn ImageSource) -> Result<Padim> {
+    params.validate()?;
+    let images = normal.len();
+    let too_few = || CoreError::TooFewImages { wanted: "two good pictures or more".to_owned(), got: images };
+    if images < 2 {
+        return Err(too_few().into());
+    }
+    let weights = params.weights.as_deref();
+    let embedder = Embedder::new(&params.backbone, &params.layers, weights, session.seed, params.preprocess.clone())?;
+    let channels = params.select(embedder.layers().iter().map(|l| l.channels).sum(), session.seed)?;
+    let mut learner = None;
+    embedder.stream(session, "features", normal, params.batch_size, &mut |_, maps| {
+        let learner = match &mut learner {
+            Some(learner) => learner,
+            none => {
+                let sizes: Vec<[usize; 3]> = maps.iter().map(|m| [m.dim().1, m.dim().2, m.dim().3]).collect();
+                none.insert(Learner::new(&sizes, &channels, images, params.regularisation(), params.form)?)
+            }
+        };
+        learner.push(&maps)
+    })?;
+    let gaussians = learner.ok_or_else(too_few)?.finish()?;
+    Ok(Padim::new(embedder, gaussians, params.sigma, params.mode, images))
+}

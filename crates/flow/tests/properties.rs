@@ -1,0 +1,143 @@
+//! What makes a flow a flow: it can be undone, and its log-determinant is that of its Jacobian.
+
+use blemish_flow::{Flow, FlowSpec, log_likelihood_loss};
+use blemish_grad::{Leaves, Module, Tape, Var};
+use ndarray::ArrayD;
+use proptest::prelude::*;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+/// A flow away from the near-identity start.
+fn stirred(spec: &FlowSpec, seed: u64) -> Flow {
+    let mut flow = Flow::new(spec, seed).unwrap();
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    flow.visit_mut(&mut |name, param| {
+        let spread = if name.ends_with("global_scale") { 2.0 } else { 0.6 };
+        param.data_mut().iter_mut().for_each(|v| *v += rng.random_range(-spread..spread));
+    });
+    flow
+}
+
+fn random(shape: &[usize], seed: u64) -> ArrayD<f32> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    ArrayD::from_shape_simple_fn(shape, || rng.random_range(-1.5f32..1.5))
+}
+
+fn constant(x: &ArrayD<f32>) -> Var {
+    Var::constant(x.clone().into_shared())
+}
+
+fn forward(flow: &Flow, x: &ArrayD<f32>, condition: Option<&Var>) -> (ArrayD<f32>, f32) {
+    let (z, det) = flow.forward(&mut Tape::inference(), &constant(x), condition, &mut Leaves::default()).unwrap();
+    (z.value().to_owned(), det.data()[0])
+}
+
+/// `ln|det|` of the Jacobian by central differences and elimination in f64.
+fn numeric_log_det(flow: &Flow, x: &ArrayD<f32>, condition: Option<&Var>) -> f64 {
+    let (d, h) = (x.len(), 2e-3f32);
+    let mut jacobian = vec![vec![0.0f64; d]; d];
+    for j in 0..d {
+        let moved = |by: f32| {
+            let mut x = x.clone();
+            x.as_slice_mut().unwrap()[j] += by;
+            forward(flow, &x, condition).0
+        };
+        let (up, down) = (moved(h), moved(-h));
+        for (row, (u, v)) in jacobian.iter_mut().zip(up.iter().zip(&down)) {
+            row[j] = (f64::from(*u) - f64::from(*v)) / (2.0 * f64::from(h));
+        }
+    }
+    let mut log = 0.0;
+    for k in 0..d {
+        let pivot = (k..d).max_by(|a, b| jacobian[*a][k].abs().total_cmp(&jacobian[*b][k].abs())).unwrap();
+        jacobian.swap(k, pivot);
+        log += jacobian[k][k].abs().ln();
+        let top = jacobian[k].clone();
+        for row in &mut jacobian[k + 1..] {
+            let factor = row[k] / top[k];
+            row.iter_mut().zip(&top).for_each(|(v, t)| *v -= factor * t);
+        }
+    }
+    log
+}
+
+fn specs() -> impl Strategy<Value = (FlowSpec, Vec<usize>)> {
+    let linear = (2usize..7, 0usize..4, 1usize..4, any::<bool>()).prop_map(|(c, condition, blocks, soft)| {
+        (FlowSpec { soft_mixing: soft, ..FlowSpec::linear(c, condition, blocks) }, vec![1, c])
+    });
+    let image = (2usize..5, 1usize..3, 1usize..4, 1usize..4, any::<bool>(), any::<bool>()).prop_map(
+        |(c, steps, h, w, only, soft)| {
+            (FlowSpec { soft_mixing: soft, ..FlowSpec::convolutional(c, steps, 1.0, only) }, vec![1, h, w, c])
+        },
+    );
+    prop_oneof![linear, image]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn inverse_and_log_det((spec, shape) in specs(), seed in 0u64..1000) {
+        let flow = stirred(&spec, seed);
+        let x = random(&shape, seed + 1);
+        let mut wide = shape.clone();
+        *wide.last_mut().unwrap() = spec.condition;
+        let condition = (spec.condition > 0).then(|| constant(&random(&wide, seed + 2)));
+        let (z, log_det) = forward(&flow, &x, condition.as_ref());
+        let back = flow.inverse(&constant(&z), condition.as_ref()).unwrap();
+        for (a, b) in back.data().iter().zip(&x) {
+            prop_assert!((a - b).abs() < 1e-4, "{a} for {b}");
+        }
+        let want = numeric_log_det(&flow, &x, condition.as_ref());
+        prop_assert!((f64::from(log_det) - want).abs() < 5e-3 * (1.0 + want.abs()), "{log_det} for {want}");
+    }
+
+    #[test]
+    fn recomputed_gradients_are_the_gradients(soft: bool, seed in 0u64..100) {
+        let spec = FlowSpec { soft_mixing: soft, ..FlowSpec::linear(6, 4, 3) };
+        let flow = stirred(&spec, seed);
+        let (x, condition) = (constant(&random(&[9, 6], seed)), constant(&random(&[9, 4], seed + 1)));
+        let (mut tape, mut leaves) = (Tape::recording(), Leaves::default());
+        let (z, det) = flow.forward(&mut tape, &x, Some(&condition), &mut leaves).unwrap();
+        let loss = log_likelihood_loss(&mut tape, &z, &det).unwrap();
+        let stored = leaves.gradients(&mut tape.backward(&loss).unwrap());
+        let again = flow
+            .gradients_recomputed(&x, Some(&condition), &mut |tape, z, det| log_likelihood_loss(tape, z, det))
+            .unwrap();
+        prop_assert_eq!(stored.len(), again.gradients.len());
+        for (a, b) in stored.iter().flatten().flatten().zip(again.gradients.iter().flatten().flatten()) {
+            prop_assert!((a - b).abs() < 1e-5 + 1e-3 * a.abs(), "{a} for {b}");
+        }
+    }
+}
+
+#[test]
+fn samples_do_not_see_each_other() {
+    let flow = stirred(&FlowSpec::convolutional(6, 3, 1.0, false), 3);
+    let batch = random(&[3, 4, 5, 6], 4);
+    let (all, det) =
+        flow.forward(&mut Tape::inference(), &constant(&batch), None, &mut Leaves::default()).unwrap();
+    for i in 0..3 {
+        let one = batch.slice_axis(ndarray::Axis(0), ndarray::Slice::from(i..i + 1)).to_owned();
+        let (z, log_det) = forward(&flow, &one, None);
+        let same = all.value().slice_axis(ndarray::Axis(0), ndarray::Slice::from(i..i + 1)).to_owned();
+        assert_eq!(z, same);
+        assert_eq!(log_det, det.data()[i]);
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_refused() {
+    let flow = Flow::new(&FlowSpec::linear(4, 2, 1), 0).unwrap();
+    let x = constant(&random(&[3, 4], 0));
+    let run = |x: &Var, c: Option<&Var>| {
+        flow.forward(&mut Tape::inference(), x, c, &mut Leaves::default()).is_err() && flow.inverse(x, c).is_err()
+    };
+    assert!(run(&x, None), "no condition");
+    assert!(run(&x, Some(&constant(&random(&[2, 2], 0)))), "another number of rows");
+    assert!(run(&constant(&random(&[3, 5], 0)), Some(&constant(&random(&[3, 2], 0)))), "another width");
+    assert!(Flow::new(&FlowSpec::linear(1, 0, 1), 0).is_err());
+    let even = FlowSpec { kernels: vec![blemish_flow::Kernel::Conv(2)], ..FlowSpec::convolutional(4, 1, 1.0, true) };
+    assert!(Flow::new(&even, 0).is_err());
+    assert!(Flow::new(&FlowSpec { clamp: f32::NAN, ..FlowSpec::linear(4, 0, 1) }, 0).is_err());
+}

@@ -1,0 +1,29 @@
+//! Dense factorisations over OpenBLAS, linked statically where the platform allows.
+//!
+//! | function | what it computes |
+//! |---|---|
+//! | [`cholesky`] | `A = L L^T`, in place |
+//! | [`invert_lower`] | the inverse of a lower triangle, in place |
+//! | [`eigh`] | `A = V diag(lambda) V^T`, ascending |
+//!
+//! All take `f32` or `f64` matrices in C order and run on the calling thread: who has many small matrices spreads them
+//! over threads, and the results do not depend on how.
+//!
+//! ```
+//! use ndarray::arr2;
+//! let mut l = arr2(&[[4.0, 2.0], [2.0, 5.0]]);
+//! blemish_linalg::cholesky(&mut l)?;
+//! assert_eq!(l, arr2(&[[2.0, 0.0], [1.0, 2.0]]));
+//! # Ok::<(), blemish_linalg::LinalgError>(())
+//! ```
+
+mod error;
+mod factor;
+mod real;
+
+pub use error::LinalgError;
+pub use factor::{cholesky, eigh, invert_lower};
+pub use real::Real;
+
+/// Results of this crate.
+pub type Result<T> = std::result::Result<T, LinalgError>;

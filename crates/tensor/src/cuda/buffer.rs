@@ -1,0 +1,123 @@
+#![allow(unsafe_code)]
+use cudarc::driver::{CudaSlice, DeviceRepr, ValidAsZeroBits};
+
+use super::budget::Share;
+use super::{Cuda, refused};
+use crate::{Result, TensorError};
+
+mod sealed {
+    pub trait Sealed {}
+}
+
+/// Numbers of which every pattern of bits is one, the same on the GPU and here.
+pub trait Plain: sealed::Sealed + DeviceRepr + ValidAsZeroBits + Copy + Default + Send + Sync + 'static {}
+
+macro_rules! plain {
+    ($($t:ty),*) => { $(impl sealed::Sealed for $t {} impl Plain for $t {})* };
+}
+plain!(u8, u16, u32, u64, i32, f32);
+
+/// `len` numbers in a GPU's memory. Dropping it gives the memory back.
+pub struct Buffer<T: Plain> {
+    cuda: Cuda,
+    slice: CudaSlice<T>,
+    len: usize,
+    _share: Share,
+}
+
+impl<T: Plain> std::fmt::Debug for Buffer<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Buffer<{}>({})", std::any::type_name::<T>(), self.len)
+    }
+}
+
+impl<T: Plain> Buffer<T> {
+    pub(super) fn new(cuda: &Cuda, len: usize) -> Result<Self> {
+        // The driver refuses to give no memory at all.
+        let held = len.max(1);
+        let bytes = held.checked_mul(size_of::<T>()).unwrap_or(usize::MAX);
+        let share = cuda.budget().reserve(bytes)?;
+        // SAFETY: the contents are arbitrary, which a `Plain` may be.
+        let slice = unsafe { cuda.stream().alloc::<T>(held) }.map_err(refused(format!("{bytes} bytes of GPU memory")))?;
+        Ok(Buffer { cuda: cuda.clone(), slice, len, _share: share })
+    }
+
+    /// How many numbers.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The GPU it lies on.
+    pub fn cuda(&self) -> &Cuda {
+        &self.cuda
+    }
+
+    pub(super) fn slice(&self) -> &CudaSlice<T> {
+        &self.slice
+    }
+
+    pub(super) fn slice_mut(&mut self) -> &mut CudaSlice<T> {
+        &mut self.slice
+    }
+
+    /// All numbers, once the work before is done.
+    ///
+    /// # Errors
+    /// [`TensorError::Cuda`], also for what went wrong in that work.
+    pub fn read(&self) -> Result<Vec<T>> {
+        let mut values = vec![T::default(); self.len];
+        self.read_at(0, &mut values)?;
+        Ok(values)
+    }
+
+    /// As [`read`](Self::read), the numbers from `at` on, as many as `values` holds.
+    ///
+    /// # Errors
+    /// [`TensorError::Launch`] if there are not so many; as [`read`](Self::read).
+    pub fn read_at(&self, at: usize, values: &mut [T]) -> Result<()> {
+        let part = self.part(at, values.len())?;
+        let stream = self.cuda.stream();
+        if values.is_empty() {
+            return Ok(());
+        }
+        stream.memcpy_dtoh(&self.slice.slice(part), values).map_err(refused("reading GPU memory"))?;
+        stream.synchronize().map_err(refused("waiting for the GPU"))
+    }
+
+    /// Writes `values` from `at` on.
+    ///
+    /// # Errors
+    /// [`TensorError::Launch`] if there is no room; [`TensorError::Cuda`].
+    pub fn write_at(&mut self, at: usize, values: &[T]) -> Result<()> {
+        let part = self.part(at, values.len())?;
+        if values.is_empty() {
+            return Ok(());
+        }
+        let stream = self.cuda.stream().clone();
+        stream.memcpy_htod(values, &mut self.slice.slice_mut(part)).map_err(refused("writing GPU memory"))
+    }
+
+    /// Sets every number to zero.
+    ///
+    /// # Errors
+    /// [`TensorError::Cuda`].
+    pub fn clear(&mut self) -> Result<()> {
+        let stream = self.cuda.stream().clone();
+        stream.memset_zeros(&mut self.slice).map_err(refused("clearing GPU memory"))
+    }
+
+    fn part(&self, at: usize, len: usize) -> Result<std::ops::Range<usize>> {
+        match at.checked_add(len).filter(|end| *end <= self.len) {
+            Some(end) => Ok(at..end),
+            None => {
+                let what = format!("{len} numbers from {at} on, of a buffer of {}", self.len);
+                Err(TensorError::Launch { kernel: "copy".to_owned(), what })
+            }
+        }
+    }
+}

@@ -1,0 +1,156 @@
+#![allow(unsafe_code)]
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use cudarc::driver::{CudaContext, CudaStream};
+use cudarc::nvrtc::Ptx;
+
+use super::budget::Budget;
+use super::discover::usable;
+use super::launch::{Loaded, Signatures};
+use super::{Buffer, DeviceInfo, Launch, Module, NoDevice, Plain, name, refused};
+use crate::{Result, TensorError};
+
+/// One GPU; a handle that is cheap to clone.
+#[derive(Clone)]
+pub struct Cuda(Arc<Inner>);
+
+struct Inner {
+    info: DeviceInfo,
+    context: Arc<CudaContext>,
+    stream: Arc<CudaStream>,
+    budget: Arc<Budget>,
+    modules: Mutex<HashMap<&'static str, Arc<Loaded>>>,
+}
+
+impl std::fmt::Debug for Cuda {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Cuda({}: {})", self.0.info.ordinal, self.0.info)
+    }
+}
+
+impl PartialEq for Cuda {
+    /// The same GPU.
+    fn eq(&self, other: &Cuda) -> bool {
+        self.0.info.ordinal == other.0.info.ordinal
+    }
+}
+
+impl Eq for Cuda {}
+
+impl Cuda {
+    /// Opens GPU `ordinal`. The memory budget is nine tenths of what is free now.
+    ///
+    /// # Errors
+    /// Why it cannot be used.
+    pub fn open(ordinal: usize) -> Result<Cuda, NoDevice> {
+        let info = usable(ordinal)?;
+        let refuse = |error| NoDevice::Device { ordinal, code: name(error) };
+        let context = CudaContext::new(ordinal).map_err(refuse)?;
+        // SAFETY: events order the work of several streams, and all work of this handle goes through one. The context is
+        // shared with other handles of the same GPU, but buffers are not: a launch takes those of its own handle alone.
+        unsafe { context.disable_event_tracking() };
+        let stream = context.new_stream().map_err(refuse)?;
+        let (free, _) = context.mem_get_info().map_err(refuse)?;
+        let budget = Budget::new(free / 10 * 9);
+        Ok(Cuda(Arc::new(Inner { info, context, stream, budget, modules: Mutex::default() })))
+    }
+
+    /// What is known of the GPU.
+    pub fn info(&self) -> &DeviceInfo {
+        &self.0.info
+    }
+
+    /// Bytes that buffers may take in all.
+    pub fn memory_budget(&self) -> usize {
+        self.0.budget.limit()
+    }
+
+    /// Changes the budget; buffers that exist stay.
+    pub fn set_memory_budget(&self, bytes: usize) {
+        self.0.budget.set_limit(bytes);
+    }
+
+    /// Bytes that buffers take now.
+    pub fn memory_used(&self) -> usize {
+        self.0.budget.used()
+    }
+
+    /// The most bytes that buffers took at a time.
+    pub fn memory_peak(&self) -> usize {
+        self.0.budget.peak()
+    }
+
+    /// `len` numbers of arbitrary value.
+    ///
+    /// # Errors
+    /// [`TensorError::Budget`], [`TensorError::Cuda`].
+    pub fn scratch<T: Plain>(&self, len: usize) -> Result<Buffer<T>> {
+        Buffer::new(self, len)
+    }
+
+    /// `len` zeros.
+    ///
+    /// # Errors
+    /// As [`scratch`](Self::scratch).
+    pub fn zeros<T: Plain>(&self, len: usize) -> Result<Buffer<T>> {
+        let mut buffer = self.scratch(len)?;
+        buffer.clear()?;
+        Ok(buffer)
+    }
+
+    /// A copy of `values`.
+    ///
+    /// # Errors
+    /// As [`scratch`](Self::scratch).
+    pub fn upload<T: Plain>(&self, values: &[T]) -> Result<Buffer<T>> {
+        let mut buffer = self.scratch(values.len())?;
+        buffer.write_at(0, values)?;
+        Ok(buffer)
+    }
+
+    /// Waits until all work asked for is done.
+    ///
+    /// # Errors
+    /// [`TensorError::Cuda`] for what went wrong in it.
+    pub fn synchronize(&self) -> Result<()> {
+        self.0.stream.synchronize().map_err(refused("waiting for the GPU"))
+    }
+
+    /// Begins a launch of a kernel, loading its module if this is the first.
+    ///
+    /// # Errors
+    /// [`TensorError::Cuda`] if the driver refuses the module, [`TensorError::Launch`] if it has no such kernel.
+    pub fn launch(&self, module: Module, kernel: &'static str) -> Result<Launch<'_>> {
+        let loaded = self.loaded(module)?;
+        Launch::new(self, &loaded, kernel)
+    }
+
+    fn loaded(&self, module: Module) -> Result<Arc<Loaded>> {
+        // A panic elsewhere leaves the map whole.
+        let mut modules = self.0.modules.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(loaded) = modules.get(module.name) {
+            return Ok(Arc::clone(loaded));
+        }
+        if module.text.contains('\0') {
+            return Err(TensorError::Launch { kernel: module.name.to_owned(), what: "its PTX holds a zero".to_owned() });
+        }
+        let handle = self.0.context.load_module(Ptx::from_src(module.text));
+        let handle = handle.map_err(refused(format!("loading the kernels of {}", module.name)))?;
+        let loaded = Arc::new(Loaded { handle, signatures: Signatures::read(module.text) });
+        modules.insert(module.name, Arc::clone(&loaded));
+        Ok(loaded)
+    }
+
+    pub(super) fn same(&self, other: &Cuda) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    pub(super) fn stream(&self) -> &Arc<CudaStream> {
+        &self.0.stream
+    }
+
+    pub(super) fn budget(&self) -> &Arc<Budget> {
+        &self.0.budget
+    }
+}

@@ -1,0 +1,224 @@
+#![allow(unsafe_code)]
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use cudarc::driver::sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+use cudarc::driver::{CudaFunction, CudaModule, DevicePtr, DevicePtrMut, LaunchConfig, PushKernelArg};
+
+use super::{Buffer, Cuda, Plain, refused};
+use crate::{Result, TensorError};
+
+/// Shared memory every block can have without asking.
+const SHARED: u32 = 48 << 10;
+
+/// Kernels as PTX text.
+#[derive(Clone, Copy, Debug)]
+pub struct Module {
+    /// A name of its own.
+    pub name: &'static str,
+    /// The text.
+    pub text: &'static str,
+}
+
+/// A module in a context.
+pub(super) struct Loaded {
+    pub(super) handle: Arc<CudaModule>,
+    pub(super) signatures: Signatures,
+}
+
+/// The types of every kernel's parameters, as the PTX declares them.
+pub(super) struct Signatures(HashMap<String, Vec<String>>);
+
+impl Signatures {
+    pub(super) fn read(ptx: &str) -> Self {
+        let entry = |part: &str| {
+            let (name, tail) = part.split_once('(')?;
+            let parameters = tail.split(')').next()?.split(".param .").skip(1);
+            let types = parameters.filter_map(|p| p.split_whitespace().next()).map(str::to_owned).collect();
+            Some((name.trim().to_owned(), types))
+        };
+        Signatures(ptx.split(".entry ").skip(1).filter_map(entry).collect())
+    }
+}
+
+/// A kernel and the arguments it gets, in the order in which they are given.
+///
+/// Number and types of the arguments are compared with the PTX, buffers must lie on the GPU of the launch, and grid and
+/// shared memory must be possible; what a kernel then does with its arguments is for the caller to answer for.
+pub struct Launch<'a> {
+    cuda: &'a Cuda,
+    kernel: &'static str,
+    function: CudaFunction,
+    wanted: Vec<String>,
+    arguments: Vec<Argument>,
+    fault: Option<String>,
+    buffers: std::marker::PhantomData<&'a mut ()>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Argument {
+    Pointer(u64),
+    Int(i32),
+    Float(f32),
+}
+
+impl<'a> Launch<'a> {
+    pub(super) fn new(cuda: &'a Cuda, module: &Loaded, kernel: &'static str) -> Result<Self> {
+        let Some(wanted) = module.signatures.0.get(kernel).cloned() else {
+            return Err(TensorError::Launch { kernel: kernel.to_owned(), what: "its module has no such kernel".to_owned() });
+        };
+        let function = module.handle.load_function(kernel).map_err(refused(format!("loading kernel {kernel}")))?;
+        let (arguments, fault) = (Vec::with_capacity(wanted.len()), None);
+        Ok(Launch { cuda, kernel, function, wanted, arguments, fault, buffers: std::marker::PhantomData })
+    }
+
+    /// A buffer the kernel reads.
+    pub fn input<T: Plain>(mut self, buffer: &'a Buffer<T>) -> Self {
+        self.owns(buffer.cuda());
+        let (pointer, _order) = buffer.slice().device_ptr(self.cuda.stream());
+        self.arguments.push(Argument::Pointer(pointer));
+        self
+    }
+
+    /// A buffer the kernel writes, and may read.
+    pub fn output<T: Plain>(mut self, buffer: &'a mut Buffer<T>) -> Self {
+        self.owns(buffer.cuda());
+        let (pointer, _order) = buffer.slice_mut().device_ptr_mut(self.cuda.stream());
+        self.arguments.push(Argument::Pointer(pointer));
+        self
+    }
+
+    /// A null pointer, for a buffer that is optional.
+    pub fn null(mut self) -> Self {
+        self.arguments.push(Argument::Pointer(0));
+        self
+    }
+
+    /// A whole number.
+    pub fn int(mut self, value: usize) -> Self {
+        match i32::try_from(value) {
+            Ok(value) => self.arguments.push(Argument::Int(value)),
+            Err(_) => self.fault = Some(format!("{value} is beyond the kernel's whole numbers")),
+        }
+        self
+    }
+
+    /// A number.
+    pub fn float(mut self, value: f32) -> Self {
+        self.arguments.push(Argument::Float(value));
+        self
+    }
+
+    /// How many blocks of `threads` and `shared` bytes run at a time on the whole GPU: the largest cooperative grid.
+    ///
+    /// # Errors
+    /// [`TensorError::Cuda`].
+    pub fn resident(&self, threads: u32, shared: u32) -> Result<u32> {
+        self.ask_for(shared)?;
+        let blocks = self.function.occupancy_max_active_blocks_per_multiprocessor(threads, shared as usize, None);
+        Ok(blocks.map_err(refused(format!("occupancy of {}", self.kernel)))? * self.cuda.info().multiprocessors)
+    }
+
+    /// Starts the kernel with `grid` blocks of `threads` threads and `shared` bytes of shared memory.
+    ///
+    /// # Errors
+    /// [`TensorError::Launch`] for what cannot be right, [`TensorError::Cuda`] for what the driver refuses. Faults of the
+    /// kernel itself are reported by a later call that waits for it.
+    ///
+    /// # Safety
+    /// The kernel must stay inside the buffers it gets, write no other than those given as outputs, and read no value
+    /// that was never written in a way that its contract forbids.
+    pub unsafe fn run(self, grid: (u32, u32), threads: u32, shared: u32) -> Result<()> {
+        // SAFETY: the caller answers for it.
+        unsafe { self.start(grid, threads, shared, false) }
+    }
+
+    /// As [`run`](Self::run), all blocks at once, so that they can wait for each other.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run); a grid that does not fit the GPU is refused.
+    ///
+    /// # Safety
+    /// As [`run`](Self::run).
+    pub unsafe fn run_cooperative(self, grid: u32, threads: u32, shared: u32) -> Result<()> {
+        // SAFETY: the caller answers for it.
+        unsafe { self.start((grid, 1), threads, shared, true) }
+    }
+
+    unsafe fn start(self, grid: (u32, u32), threads: u32, shared: u32, cooperative: bool) -> Result<()> {
+        self.check(grid, threads, shared)?;
+        self.ask_for(shared)?;
+        let config = LaunchConfig { grid_dim: (grid.0, grid.1, 1), block_dim: (threads, 1, 1), shared_mem_bytes: shared };
+        let mut builder = self.cuda.stream().launch_builder(&self.function);
+        for argument in &self.arguments {
+            match argument {
+                Argument::Pointer(v) => builder.arg(v),
+                Argument::Int(v) => builder.arg(v),
+                Argument::Float(v) => builder.arg(v),
+            };
+        }
+        // SAFETY: number and types of the arguments are those of the PTX, as `check` found out; buffers outlive the launch
+        // in the order of the stream, in which they are also freed; the rest is the caller's promise.
+        let started = unsafe { if cooperative { builder.launch_cooperative(config) } else { builder.launch(config) } };
+        started.map(|_| ()).map_err(refused(format!("launching {}", self.kernel)))
+    }
+
+    fn owns(&mut self, other: &Cuda) {
+        if !self.cuda.same(other) {
+            self.fault = Some("a buffer belongs to another GPU or another handle of it".to_owned());
+        }
+    }
+
+    fn ask_for(&self, shared: u32) -> Result<()> {
+        if shared <= SHARED {
+            return Ok(());
+        }
+        let bytes = i32::try_from(shared).unwrap_or(i32::MAX);
+        let set = self.function.set_attribute(CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, bytes);
+        set.map_err(refused(format!("{shared} bytes of shared memory for {}", self.kernel)))
+    }
+
+    fn check(&self, grid: (u32, u32), threads: u32, shared: u32) -> Result<()> {
+        let fault = |what: String| Err(TensorError::Launch { kernel: self.kernel.to_owned(), what });
+        if let Some(what) = &self.fault {
+            return fault(what.clone());
+        }
+        let given: Vec<&str> = self.arguments.iter().map(Argument::ptx_type).collect();
+        if given != self.wanted {
+            return fault(format!("it takes {:?}, given {given:?}", self.wanted));
+        }
+        let largest = self.cuda.info().shared_memory;
+        if grid.0 == 0 || grid.1 == 0 || grid.0 > i32::MAX as u32 || grid.1 > 65_535 || !(1..=1024).contains(&threads) {
+            return fault(format!("a grid of {grid:?} blocks of {threads} threads"));
+        }
+        if shared > largest.max(SHARED) {
+            return fault(format!("{shared} bytes of shared memory, where a block can have {largest}"));
+        }
+        Ok(())
+    }
+}
+
+impl Argument {
+    fn ptx_type(&self) -> &'static str {
+        match self {
+            Argument::Pointer(_) => "u64",
+            Argument::Int(_) => "u32",
+            Argument::Float(_) => "f32",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_are_read_from_the_ptx() {
+        let text = ".version 8.4\n.visible .entry f(\n\t.param .u64 f_param_0,\n\t.param .u32 f_param_1\n)\n{ ret; }\n\
+            .visible .entry g(\n\t.param .f32 g_param_0\n)\n.maxntid 256, 1, 1\n{ ret; }\n.entry h()\n{ ret; }";
+        let read = Signatures::read(text);
+        assert_eq!(read.0["f"], ["u64", "u32"]);
+        assert_eq!(read.0["g"], ["f32"]);
+        assert!(read.0["h"].is_empty());
+    }
+}

@@ -1,0 +1,88 @@
+//! GPU discovery, memory and launches, on whatever driver is there: none, a GPU's, or the stand-in of kernels/emu.
+#![cfg(feature = "cuda")]
+
+use blemish_tensor::TensorError;
+use blemish_tensor::cuda::{Cuda, Module, NoDevice, devices};
+
+const EMPTY: Module = Module { name: "empty", text: "// stamp\n.version 8.4\n.target sm_75\n.address_size 64\n" };
+
+fn open() -> Option<Cuda> {
+    match Cuda::open(0) {
+        Ok(cuda) => Some(cuda),
+        Err(why) => {
+            eprintln!("skipped: {why}");
+            None
+        }
+    }
+}
+
+#[test]
+fn discovery_gives_devices_or_a_reason() {
+    match devices() {
+        Ok(all) => {
+            assert!(!all.is_empty() && all[0].ordinal == 0 && all[0].memory > 0 && !all[0].to_string().is_empty());
+            let count = all.len();
+            assert_eq!(Cuda::open(999).unwrap_err(), NoDevice::Ordinal { wanted: 999, count });
+        }
+        Err(why) => assert!(!why.to_string().is_empty()),
+    }
+}
+
+/// Runs `discovery_gives_what_was_foretold` in a process whose stand-in driver behaves so.
+fn foretold(mode: &str, wanted: &str) {
+    if open().is_none_or(|cuda| cuda.info().name != "emulated") {
+        eprintln!("skipped: the stand-in driver is not in use");
+        return;
+    }
+    let test = std::env::current_exe().unwrap();
+    let words = ["--exact", "discovery_gives_what_was_foretold", "--nocapture"];
+    let mut child = std::process::Command::new(test);
+    let status = child.args(words).env("BLEMISH_DRIVER", mode).env("BLEMISH_FORETOLD", wanted).status().unwrap();
+    assert!(status.success(), "{mode}");
+}
+
+#[test]
+fn discovery_gives_what_was_foretold() {
+    if let Ok(wanted) = std::env::var("BLEMISH_FORETOLD") {
+        let why = Cuda::open(0).unwrap_err();
+        assert!(format!("{why:?}").starts_with(&wanted), "{why:?}: {why}");
+        assert_eq!(devices().unwrap_err(), why);
+    }
+}
+
+#[test]
+fn an_old_driver_a_failing_one_and_one_without_devices_are_told_apart() {
+    foretold("old", "TooOld { found: (11, 8)");
+    foretold("broken", "Init {");
+    foretold("none", "None");
+}
+
+#[test]
+fn buffers_hold_what_was_put_in_and_the_budget_is_hard() {
+    let Some(cuda) = open() else { return };
+    let mut buffer = cuda.upload(&[1u32, 2, 3, 4]).unwrap();
+    buffer.write_at(1, &[9, 8]).unwrap();
+    assert_eq!(buffer.read().unwrap(), [1, 9, 8, 4]);
+    let mut two = [0; 2];
+    buffer.read_at(2, &mut two).unwrap();
+    assert_eq!(two, [8, 4]);
+    assert!(buffer.write_at(3, &[0, 0]).is_err() && buffer.read_at(5, &mut two).is_err());
+    buffer.clear().unwrap();
+    assert_eq!(buffer.read().unwrap(), [0; 4]);
+    let none = cuda.upload::<f32>(&[]).unwrap();
+    assert!(none.is_empty() && none.read().unwrap().is_empty());
+    assert_eq!(cuda.memory_used(), 20);
+    cuda.set_memory_budget(100);
+    assert!(matches!(cuda.zeros::<f32>(21), Err(TensorError::Budget { wanted: 84, used: 20, budget: 100 })));
+    let rest = cuda.zeros::<f32>(20).unwrap();
+    assert_eq!(rest.read().unwrap(), [0.0; 20]);
+    drop((buffer, none, rest));
+    assert_eq!((cuda.memory_used(), cuda.memory_peak()), (0, 100));
+}
+
+#[test]
+fn a_kernel_that_is_not_there_is_an_error() {
+    let Some(cuda) = open() else { return };
+    let error = cuda.launch(EMPTY, "nothing").err().unwrap();
+    assert!(matches!(error, TensorError::Launch { .. }), "{error}");
+}

@@ -1,0 +1,81 @@
+//! The plain convolution: any spec, no packing beyond a transpose of the weights.
+
+use super::spec::{Activation, ConvSpec};
+
+/// Weights as `[groups, kernel height, kernel width, in / groups, out / groups]`.
+#[derive(Debug, Clone)]
+pub(super) struct DirectWeights(Vec<f32>);
+
+impl DirectWeights {
+    pub(super) fn new(spec: &ConvSpec, weight: &[f32]) -> Self {
+        let (cin, taps) = (spec.group_inputs(), spec.kernel[0] * spec.kernel[1]);
+        let cout = spec.out_channels / spec.groups;
+        let mut packed = vec![0.0; weight.len()];
+        for (out, filter) in weight.chunks_exact(cin * taps).enumerate() {
+            let (group, o) = (out / cout, out % cout);
+            for (c, plane) in filter.chunks_exact(taps).enumerate() {
+                for (tap, &value) in plane.iter().enumerate() {
+                    packed[((group * taps + tap) * cin + c) * cout + o] = value;
+                }
+            }
+        }
+        Self(packed)
+    }
+}
+
+/// One output row `[ow, out]` of one image `[h, w, in]`, before activation starting from bias (and residual).
+pub(super) fn row(
+    spec: &ConvSpec,
+    weights: &DirectWeights,
+    bias: &[f32],
+    activation: Activation,
+    image: &[f32],
+    h: usize,
+    w: usize,
+    oy: usize,
+    residual: Option<&[f32]>,
+    output: &mut [f32],
+) {
+    let (cin, cout) = (spec.group_inputs(), spec.out_channels / spec.groups);
+    let [kh, kw] = spec.kernel;
+    for (ox, out) in output.chunks_exact_mut(spec.out_channels).enumerate() {
+        out.copy_from_slice(bias);
+        for (group, out) in out.chunks_exact_mut(cout).enumerate() {
+            for ky in 0..kh {
+                let y = (oy * spec.stride[0] + ky).wrapping_sub(spec.padding[0]);
+                for kx in 0..kw {
+                    let x = (ox * spec.stride[1] + kx).wrapping_sub(spec.padding[1]);
+                    if y >= h || x >= w {
+                        continue;
+                    }
+                    let at = (y * w + x) * spec.in_channels + group * cin;
+                    let tap = ((group * kh + ky) * kw + kx) * cin * cout;
+                    let rows = weights.0[tap..tap + cin * cout].chunks_exact(cout);
+                    for (&value, row) in image[at..at + cin].iter().zip(rows) {
+                        for (sum, &weight) in out.iter_mut().zip(row) {
+                            *sum += value * weight;
+                        }
+                    }
+                }
+            }
+        }
+        if let Some(residual) = residual {
+            let row = &residual[ox * spec.out_channels..(ox + 1) * spec.out_channels];
+            out.iter_mut().zip(row).for_each(|(x, &r)| *x += r);
+        }
+        out.iter_mut().for_each(|x| *x = activation.of(*x));
+    }
+}
+
+impl Activation {
+    /// The activation of one value.
+    pub fn of(self, x: f32) -> f32 {
+        match self {
+            Self::None => x,
+            Self::Relu => x.max(0.0),
+            Self::Relu6 => x.clamp(0.0, 6.0),
+            Self::HardSwish => x * ((x + 3.0).clamp(0.0, 6.0) / 6.0),
+            Self::Silu => x / (1.0 + (-x).exp()),
+        }
+    }
+}

@@ -1,0 +1,16 @@
+//! Exact greedy k-center and sparse random projection.
+//!
+//! | item | what it does |
+//! |---|---|
+//! | [`greedy`] | picks rows that are each farthest from the earlier ones |
+//! | [`SparseProjection`] | fewer coordinates that keep distances, about |
+
+mod cloud;
+mod greedy;
+mod pool;
+mod projection;
+#[cfg(test)]
+mod tests;
+
+pub use greedy::{KCenter, greedy};
+pub use projection::SparseProjection;

@@ -1,0 +1,162 @@
+use rayon::prelude::*;
+
+use crate::Par;
+use crate::error::{KernelError, Result, shape_error};
+
+/// The window of a pooling.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PoolSpec {
+    /// Height and width of the window.
+    pub kernel: [usize; 2],
+    /// Steps of the window, down and right.
+    pub stride: [usize; 2],
+    /// Border around the map: top, left, bottom, right; each smaller than the window.
+    pub padding: [usize; 4],
+}
+
+impl PoolSpec {
+    /// Height and width of the output for a map of `h` by `w`.
+    ///
+    /// # Errors
+    /// Where the padded map is smaller than the window, or the spec is not one.
+    pub fn output_size(&self, h: usize, w: usize) -> Result<(usize, usize)> {
+        let side = |size: usize, axis: usize| {
+            let (before, after) = (self.padding[axis], self.padding[axis + 2]);
+            let (kernel, stride) = (self.kernel[axis], self.stride[axis]);
+            let padded = size.checked_add(before)?.checked_add(after)?;
+            let legal = size > 0 && kernel > 0 && stride > 0 && before < kernel && after < kernel && padded >= kernel;
+            legal.then(|| (padded - kernel) / stride + 1)
+        };
+        side(h, 0).zip(side(w, 1)).ok_or_else(|| KernelError::Parameter {
+            op: "pool",
+            what: format!("a window with padding below its size, within the padded map of {h} x {w}: {self:?}"),
+        })
+    }
+}
+
+/// The largest value of each window, `[n, h, w, c]` to `[n, oh, ow, c]`; the border does not count.
+///
+/// # Errors
+/// Where a length does not fit.
+pub fn max_pool(input: &[f32], shape: [usize; 4], spec: &PoolSpec, output: &mut [f32], par: Par) -> Result<()> {
+    pool(
+        input,
+        shape,
+        spec,
+        output,
+        par,
+        f32::NEG_INFINITY,
+        |best, x| if x > best || x.is_nan() { x } else { best },
+        |_| 1.0,
+    )
+}
+
+/// The mean of each window, `[n, h, w, c]` to `[n, oh, ow, c]`; with `count_include_pad` the border counts as zeros.
+///
+/// # Errors
+/// Where a length does not fit.
+pub fn avg_pool(
+    input: &[f32],
+    shape: [usize; 4],
+    spec: &PoolSpec,
+    count_include_pad: bool,
+    output: &mut [f32],
+    par: Par,
+) -> Result<()> {
+    let all = spec.kernel[0] * spec.kernel[1];
+    let scale = move |inside: usize| 1.0 / if count_include_pad { all } else { inside } as f32;
+    pool(input, shape, spec, output, par, 0.0, |sum, x| sum + x, scale)
+}
+
+fn pool(
+    input: &[f32],
+    [n, h, w, c]: [usize; 4],
+    spec: &PoolSpec,
+    output: &mut [f32],
+    par: Par,
+    start: f32,
+    fold: impl Fn(f32, f32) -> f32 + Sync,
+    scale: impl Fn(usize) -> f32 + Sync,
+) -> Result<()> {
+    let (oh, ow) = spec.output_size(h, w)?;
+    if c == 0 || Some(input.len()) != product(&[n, h, w, c]) || Some(output.len()) != product(&[n, oh, ow, c]) {
+        let got = (input.len(), output.len());
+        return Err(shape_error("pool", format!("[{n}, {h}, {w}, {c}] to [{n}, {oh}, {ow}, {c}]"), got));
+    }
+    let each = |(index, row): (usize, &mut [f32])| {
+        let image = &input[index / oh * h * w * c..][..h * w * c];
+        let rows = span(index % oh, spec, 0, h);
+        for (ox, out) in row.chunks_exact_mut(c).enumerate() {
+            let columns = span(ox, spec, 1, w);
+            out.fill(start);
+            for y in rows.clone() {
+                for x in columns.clone() {
+                    let pixel = &image[(y * w + x) * c..][..c];
+                    out.iter_mut().zip(pixel).for_each(|(a, &b)| *a = fold(*a, b));
+                }
+            }
+            let factor = scale(rows.len() * columns.len());
+            if factor != 1.0 {
+                out.iter_mut().for_each(|x| *x *= factor);
+            }
+        }
+    };
+    match par {
+        Par::Serial => output.chunks_exact_mut(ow * c).enumerate().for_each(each),
+        Par::Rayon => output.par_chunks_exact_mut(ow * c).enumerate().for_each(each),
+    }
+    Ok(())
+}
+
+/// The part of the map that window `o` covers along `axis`; never empty, as the padding is below the window.
+fn span(o: usize, spec: &PoolSpec, axis: usize, size: usize) -> std::ops::Range<usize> {
+    let first = o * spec.stride[axis];
+    first.saturating_sub(spec.padding[axis])..(first + spec.kernel[axis]).saturating_sub(spec.padding[axis]).min(size)
+}
+
+/// The mean of each channel, `[n, positions, c]` to `[n, c]`.
+///
+/// # Errors
+/// Where a length does not fit.
+pub fn global_avg(input: &[f32], n: usize, positions: usize, c: usize, output: &mut [f32], par: Par) -> Result<()> {
+    if c == 0 || positions == 0 || Some(input.len()) != product(&[n, positions, c]) || output.len() != n * c {
+        let got = (input.len(), output.len());
+        return Err(shape_error("global_avg", format!("[{n}, {positions}, {c}] to [{n}, {c}]"), got));
+    }
+    let each = |(map, mean): (&[f32], &mut [f32])| {
+        mean.fill(0.0);
+        for pixel in map.chunks_exact(c) {
+            mean.iter_mut().zip(pixel).for_each(|(a, &b)| *a += b);
+        }
+        mean.iter_mut().for_each(|x| *x /= positions as f32);
+    };
+    match par {
+        Par::Serial => input.chunks_exact(positions * c).zip(output.chunks_exact_mut(c)).for_each(each),
+        Par::Rayon => input.par_chunks_exact(positions * c).zip(output.par_chunks_exact_mut(c)).for_each(each),
+    }
+    Ok(())
+}
+
+/// `data[n, positions, c] *= gate[n, c]`.
+///
+/// # Errors
+/// Where a length does not fit.
+pub fn scale_channels(data: &mut [f32], n: usize, positions: usize, c: usize, gate: &[f32], par: Par) -> Result<()> {
+    if c == 0 || positions == 0 || Some(data.len()) != product(&[n, positions, c]) || gate.len() != n * c {
+        let got = (data.len(), gate.len());
+        return Err(shape_error("scale_channels", format!("[{n}, {positions}, {c}] by [{n}, {c}]"), got));
+    }
+    let each = |(index, pixel): (usize, &mut [f32])| {
+        let gate = &gate[index / positions * c..][..c];
+        pixel.iter_mut().zip(gate).for_each(|(a, &b)| *a *= b);
+    };
+    match par {
+        Par::Serial => data.chunks_exact_mut(c).enumerate().for_each(each),
+        Par::Rayon => data.par_chunks_exact_mut(c).enumerate().with_min_len(256).for_each(each),
+    }
+    Ok(())
+}
+
+fn product(sizes: &[usize]) -> Option<usize> {
+    sizes.iter().try_fold(1usize, |a, &b| a.checked_mul(b))
+}

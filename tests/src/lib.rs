@@ -1,0 +1,1 @@
+//! Cross-crate tests of blemish: golden vectors, properties, whole runs.

@@ -1,0 +1,112 @@
+//! Assembling for every chip, which alone checks the inline assembly, and what each kernel takes there.
+
+use std::fmt;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use super::tools::Tools;
+use super::{Unit, shell};
+
+/// What a kernel takes on a chip.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Usage {
+    pub(super) name: String,
+    registers: u32,
+    /// Bytes of local memory: stack frame, spill stores, spill loads.
+    local: [u32; 3],
+}
+
+impl fmt::Display for Usage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [stack, stores, loads] = self.local;
+        write!(f, "{} registers, stack {stack}, spills {stores} + {loads} bytes", self.registers)
+    }
+}
+
+/// The most registers a kernel may take: what still lets two blocks of 256 threads run side by side, but for the sieve,
+/// whose tile is meant to fill a multiprocessor.
+fn budget(name: &str) -> u32 {
+    if name == "nearest_sieve" { 255 } else { 128 }
+}
+
+/// Assembles everything and prints a table; whether all is within the budget.
+pub(super) fn run(root: &Path, tools: &Tools, units: &[Unit]) -> Result<bool> {
+    let Some(ptxas) = tools.ptxas() else {
+        println!("SKIPPED: the register gate. There is no ptxas here; `cargo xtask fetch-nvrtc` fetches it.");
+        return Ok(true);
+    };
+    let mut fine = true;
+    for unit in units {
+        let mut table: Vec<(Usage, Vec<String>)> = Vec::new();
+        for chip in unit.chips() {
+            let chip = chip.to_string();
+            for usage in assemble(&ptxas, &unit.ptx(root), &chip, Path::new("/dev/null"))? {
+                if usage.local != [0; 3] || usage.registers > budget(&usage.name) {
+                    fine = false;
+                    println!("{} on sm_{chip}: {usage}; allowed: {} and none", usage.name, budget(&usage.name));
+                }
+                let cell = format!("{chip}:{}", usage.registers);
+                match table.iter_mut().find(|(u, _)| u.name == usage.name) {
+                    Some((_, cells)) => cells.push(cell),
+                    None => table.push((usage, vec![cell])),
+                }
+            }
+        }
+        for (usage, cells) in table {
+            shell::step("ptxas", &format!("{:<22} {} registers on {}", usage.name, unit.target, cells.join(" ")));
+        }
+    }
+    shell::step("ptxas", if fine { "no spills, no local memory, within budget" } else { "over budget" });
+    Ok(fine)
+}
+
+/// Assembles a PTX file for a chip.
+pub(super) fn assemble(ptxas: &Path, ptx: &Path, chip: &str, cubin: &Path) -> Result<Vec<Usage>> {
+    let mut command = Command::new(ptxas);
+    command.arg("--verbose").arg(format!("--gpu-name=sm_{chip}")).arg("--output-file").arg(cubin).arg(ptx);
+    let out = command.output().with_context(|| format!("cannot start {}", shell::shown(&command)))?;
+    let said = String::from_utf8_lossy(&out.stderr).into_owned() + &String::from_utf8_lossy(&out.stdout);
+    if !out.status.success() {
+        anyhow::bail!("{} failed\n{}", shell::shown(&command), said.trim_end());
+    }
+    Ok(parse(&said))
+}
+
+/// Reads what `ptxas --verbose` prints.
+fn parse(said: &str) -> Vec<Usage> {
+    let mut found: Vec<Usage> = Vec::new();
+    let number = |text: &str| text.split_whitespace().next_back().and_then(|n| n.parse().ok()).unwrap_or(u32::MAX);
+    for line in said.lines() {
+        if let Some((_, tail)) = line.split_once("Compiling entry function '") {
+            let name = tail.split('\'').next().unwrap_or_default().to_owned();
+            // What is never said counts as too much.
+            found.push(Usage { name, registers: u32::MAX, local: [u32::MAX; 3] });
+        } else if let Some(usage) = found.last_mut() {
+            if line.contains("bytes stack frame") {
+                let mut parts = line.split(" bytes ");
+                usage.local = std::array::from_fn(|_| number(parts.next().unwrap_or_default()));
+            } else if let Some((_, tail)) = line.split_once("Used ") {
+                usage.registers = number(tail.split(" registers").next().unwrap_or_default());
+            }
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_assemblers_words_are_read() {
+        let said = "ptxas info    : 0 bytes gmem\nptxas info    : Compiling entry function 'f' for 'sm_80'\n\
+            ptxas info    : Function properties for f\n    8 bytes stack frame, 4 bytes spill stores, 12 bytes spill loads\n\
+            ptxas info    : Used 95 registers, used 1 barriers, 400 bytes cmem[0]\n\
+            ptxas info    : Compiling entry function 'g' for 'sm_80'\n";
+        let used = parse(said);
+        assert_eq!(used[0], Usage { name: "f".into(), registers: 95, local: [8, 4, 12] });
+        assert_eq!((used[1].name.as_str(), used[1].registers), ("g", u32::MAX));
+    }
+}

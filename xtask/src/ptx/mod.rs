@@ -1,0 +1,208 @@
+//! `cargo xtask ptx`, `sass` and `fetch-nvrtc`: from `kernels/cu/*.cu` to the committed `kernels/ptx/*.ptx`.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`tools`] | the pinned compiler, assembler and disassembler: where they are, how they are fetched |
+//! | [`stamp`] | says of a PTX file what it was made from, so that a stale one is found without a compiler |
+//! | [`gate`] | assembles for every chip; registers, spills, local memory |
+//!
+//! The compiler is NVRTC of one exact version, so the same source gives the same bytes on every machine; it needs neither
+//! a GPU nor a driver. One PTX target serves all later chips: `compute_75` for kernels of plain arithmetic, `compute_80`
+//! where tensor cores and asynchronous copies are used.
+
+mod gate;
+mod stamp;
+mod tools;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::shell;
+use tools::Tools;
+
+/// What the compiler is told for every kernel. Nothing may be contracted: a fused multiply-add is written as one.
+const FLAGS: [&str; 2] = ["--std=c++17", "--fmad=false"];
+
+/// A PTX file to make.
+#[derive(Clone, Copy, Debug)]
+struct Unit {
+    /// Stem of the source.
+    name: &'static str,
+    /// PTX target.
+    target: &'static str,
+}
+
+const fn unit(name: &'static str, target: &'static str) -> Unit {
+    Unit { name, target }
+}
+
+const UNITS: [Unit; 8] = [
+    unit("blur", "compute_75"),
+    unit("embed", "compute_75"),
+    unit("kcenter", "compute_75"),
+    unit("mahalanobis", "compute_75"),
+    unit("nearest", "compute_75"),
+    unit("nearest", "compute_80"),
+    unit("pairwise", "compute_75"),
+    unit("resize", "compute_75"),
+];
+
+impl Unit {
+    fn source(self, root: &Path) -> PathBuf {
+        root.join("kernels/cu").join(self.name).with_extension("cu")
+    }
+
+    fn file_name(self) -> String {
+        format!("{}.{}.ptx", self.name, self.target)
+    }
+
+    fn ptx(self, root: &Path) -> PathBuf {
+        root.join("kernels/ptx").join(self.file_name())
+    }
+
+    /// The chips the gate assembles for.
+    fn chips(self) -> &'static [u32] {
+        const ALL: [u32; 7] = [75, 80, 86, 89, 90, 100, 120];
+        if self.target == "compute_75" { &ALL } else { &ALL[1..] }
+    }
+
+    /// The flags, without paths of this machine.
+    fn flags(self) -> Vec<String> {
+        let target = format!("--gpu-architecture={}", self.target);
+        std::iter::once(target).chain(FLAGS.map(str::to_owned)).collect()
+    }
+}
+
+/// Runs one of this module's tasks.
+pub(crate) fn run(task: &str, args: &[String]) -> Result<bool> {
+    let mut args = args.to_vec();
+    let root = shell::root()?;
+    let tools = Tools::open(&root)?;
+    match task {
+        "fetch-nvrtc" => {
+            shell::nothing_left(task, &args)?;
+            tools.fetch()?;
+            Ok(true)
+        }
+        "sass" => {
+            let chip = shell::option(&mut args, "--sm")?.unwrap_or_else(|| "90".to_owned());
+            let [kernel] = args.as_slice() else { bail!("sass wants the name of one kernel") };
+            sass(&root, &tools, kernel, &chip)
+        }
+        _ => {
+            let check = shell::flag(&mut args, "--check");
+            shell::nothing_left(task, &args)?;
+            let passed = if check { verify(&root, &tools)? } else { write(&root, &tools)? };
+            Ok(gate::run(&root, &tools, &UNITS)? && passed)
+        }
+    }
+}
+
+/// Compiles everything and writes what changed.
+fn write(root: &Path, tools: &Tools) -> Result<bool> {
+    if tools.nvrtc().is_none() {
+        bail!("there is no NVRTC {}; `cargo xtask fetch-nvrtc` fetches it", tools::NVRTC);
+    }
+    for unit in UNITS {
+        let text = compile(root, tools, unit)?;
+        let path = unit.ptx(root);
+        let old = std::fs::read_to_string(&path).unwrap_or_default();
+        if old == text {
+            shell::step("ptx", &format!("{:<28} unchanged", unit.file_name()));
+        } else {
+            std::fs::write(&path, &text).with_context(|| format!("cannot write {}", path.display()))?;
+            shell::step("ptx", &format!("{:<28} written, {} bytes", unit.file_name(), text.len()));
+        }
+    }
+    Ok(true)
+}
+
+/// Whether every committed file is what its source gives: byte for byte if the compiler is here, else by its stamp.
+fn verify(root: &Path, tools: &Tools) -> Result<bool> {
+    let rebuild = tools.nvrtc().is_some();
+    let mut fine = true;
+    for unit in UNITS {
+        let path = unit.ptx(root);
+        let committed = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let fault = match stamp::check(&committed, &stamp::of_source(root, unit)?) {
+            Err(fault) => Some(fault),
+            Ok(()) if rebuild && compile(root, tools, unit)? != committed => Some("differs from what it compiles to".into()),
+            Ok(()) => None,
+        };
+        if let Some(fault) = &fault {
+            fine = false;
+            println!("{}: {fault}; run `cargo xtask ptx`", unit.file_name());
+        }
+    }
+    let known: Vec<String> = UNITS.iter().map(|u| u.file_name()).collect();
+    for entry in std::fs::read_dir(root.join("kernels/ptx")).context("cannot list kernels/ptx")? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        if name.ends_with(".ptx") && !known.contains(&name) {
+            fine = false;
+            println!("{name}: comes from no source");
+        }
+    }
+    let how = if rebuild { "rebuilt byte for byte" } else { "stamps alone: NVRTC is not here (cargo xtask fetch-nvrtc)" };
+    shell::step("ptx", &format!("{} files, {how}", UNITS.len()));
+    Ok(fine)
+}
+
+/// One PTX file, stamp included.
+fn compile(root: &Path, tools: &Tools, unit: Unit) -> Result<String> {
+    let nvrtc = tools.nvrtc().context("no NVRTC")?;
+    let out = tools.folder().join(unit.file_name());
+    let mut command = Command::new(tools.compiler(root)?);
+    command.arg(nvrtc).arg(unit.source(root)).arg(&out).args(unit.flags());
+    command.arg(format!("--include-path={}", root.join("kernels/cu").display()));
+    let version = shell::output(&mut command)?;
+    if !tools::NVRTC.starts_with(&format!("{}.", version.trim())) {
+        bail!("NVRTC is {}, not {}: it would write other bytes", version.trim(), tools::NVRTC);
+    }
+    let text = std::fs::read_to_string(&out).with_context(|| format!("cannot read {}", out.display()))?;
+    Ok(stamp::with(&stamp::of_source(root, unit)?, &text))
+}
+
+/// Prints registers, shared memory and disassembly of one kernel.
+fn sass(root: &Path, tools: &Tools, kernel: &str, chip: &str) -> Result<bool> {
+    let (Some(ptxas), Some(nvdisasm)) = (tools.ptxas(), tools.nvdisasm()) else {
+        bail!("sass needs ptxas and nvdisasm; `cargo xtask fetch-nvrtc` fetches them");
+    };
+    let entry = format!(".entry {kernel}(");
+    for unit in UNITS.iter().rev() {
+        let path = unit.ptx(root);
+        let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        if !text.contains(&entry) || !unit.chips().iter().any(|c| c.to_string() == chip) {
+            continue;
+        }
+        let cubin = tools.folder().join("sass.cubin");
+        let used = gate::assemble(&ptxas, &path, chip, &cubin)?;
+        let listing = shell::output(Command::new(nvdisasm).arg("-c").arg(&cubin))?;
+        let start = listing.find(&format!(".text.{kernel}:")).context("the disassembly lacks the kernel")?;
+        let body = &listing[start..];
+        let end = body[1..].find("\n.text.").map_or(body.len(), |at| at + 1);
+        println!("{}", &body[..end]);
+        for usage in used.iter().filter(|u| u.name == kernel) {
+            println!("{kernel} on sm_{chip}: {usage}");
+        }
+        return Ok(true);
+    }
+    bail!("no kernel '{kernel}' for sm_{chip} in kernels/ptx")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn committed_ptx_belongs_to_its_source() {
+        let root = shell::root().unwrap();
+        for unit in UNITS {
+            let text = std::fs::read_to_string(unit.ptx(&root)).unwrap();
+            let fault = stamp::check(&text, &stamp::of_source(&root, unit).unwrap());
+            assert_eq!(fault, Ok(()), "{}: run `cargo xtask ptx`", unit.file_name());
+            assert!(text.contains(&format!(".target sm_{}", unit.target.trim_start_matches("compute_"))));
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! `cargo xtask test`: everything that has to pass, all of it reported, in one go.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{needs, shell, tidy};
+
+/// Tests counted over all test binaries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Count {
+    passed: u64,
+    failed: u64,
+}
+
+pub(crate) fn run(args: &[String]) -> Result<bool> {
+    let filter = match args {
+        [] => None,
+        [one] if !one.starts_with('-') => Some(one.as_str()),
+        _ => bail!("test takes at most one word, part of a test's name"),
+    };
+    let root = shell::root()?;
+    let mut stages = Stages::default();
+    heading("needs");
+    needs::ensure(false)?;
+    let mut skipped = vec!["GPU tests: this version computes on the CPU alone".to_owned()];
+    if filter.is_none() {
+        stages.run("tidy", || tidy::run(&root));
+        let all = ["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"];
+        for (name, component, words) in
+            [("format", "rustfmt", &["fmt", "--all", "--check"][..]), ("clippy", "clippy", &all)]
+        {
+            if shell::output(shell::cargo(&root).args([words[0], "--version"])).is_ok() {
+                stages.run(name, || shell::passes(shell::cargo(&root).args(words)));
+            } else {
+                skipped.push(format!("{name}: install it with `rustup component add {component}`"));
+            }
+        }
+    }
+    let mut count = Count::default();
+    stages.run("tests", || {
+        let mut command = shell::cargo(&root);
+        command.args(["test", "--workspace", "--no-fail-fast", "--lib", "--bins", "--tests", "--quiet"]);
+        tests(command, filter, &mut count)
+    });
+    stages.run("examples in the documentation", || {
+        let mut command = shell::cargo(&root);
+        command.args(["test", "--workspace", "--no-fail-fast", "--doc", "--quiet"]);
+        tests(command, filter, &mut count)
+    });
+    heading("summary");
+    print!("{}", stages.table());
+    for what in skipped {
+        println!(" SKIPPED {what}");
+    }
+    println!();
+    println!("{} passed, {} failed", count.passed, count.failed);
+    Ok(stages.passed() && count.failed == 0)
+}
+
+/// Runs `cargo test`, passing its words through, and adds up what each binary reports.
+fn tests(mut command: Command, filter: Option<&str>, count: &mut Count) -> Result<bool> {
+    if let Some(word) = filter {
+        command.args(["--", word]);
+    }
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("cannot start {}", shell::shown(&command)))?;
+    let pipe = child.stdout.take().context("cargo test has no output")?;
+    let mut terminal = std::io::stdout();
+    for line in BufReader::new(pipe).split(b'\n') {
+        let line = line.context("cannot read what cargo test prints")?;
+        let text = String::from_utf8_lossy(&line);
+        // A terminal that went away is no reason to stop counting.
+        let _ = writeln!(terminal, "{text}");
+        if let Some(one) = outcome(&text) {
+            count.passed += one.passed;
+            count.failed += one.failed;
+        }
+    }
+    Ok(child.wait().context("cargo test")?.success())
+}
+
+/// Reads `test result: ok. 3 passed; 1 failed; 0 ignored; …`.
+fn outcome(line: &str) -> Option<Count> {
+    let tail = line.trim().strip_prefix("test result: ")?;
+    let of = |word: &str| -> Option<u64> {
+        let before = tail.split(word).next()?.trim_end();
+        before.rsplit(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+    };
+    Some(Count { passed: of(" passed")?, failed: of(" failed")? })
+}
+
+fn heading(name: &str) {
+    println!("\n── {name} {}", "─".repeat(60_usize.saturating_sub(name.chars().count())));
+}
+
+/// What ran so far.
+#[derive(Default)]
+struct Stages {
+    done: Vec<(String, bool, Duration)>,
+}
+
+impl Stages {
+    /// Runs a stage and notes its outcome; the next one runs in any case.
+    fn run(&mut self, name: &str, work: impl FnOnce() -> Result<bool>) {
+        heading(name);
+        let start = Instant::now();
+        let passed = work().unwrap_or_else(|error| {
+            eprintln!("error: {error:#}");
+            false
+        });
+        self.done.push((name.to_owned(), passed, start.elapsed()));
+    }
+
+    fn passed(&self) -> bool {
+        self.done.iter().all(|(_, passed, _)| *passed)
+    }
+
+    fn table(&self) -> String {
+        let line = |(name, passed, time): &(String, bool, Duration)| {
+            format!(" {} {name:<32} {:>12}\n", if *passed { "ok    " } else { "FAILED" }, shell::seconds(*time))
+        };
+        self.done.iter().map(line).collect()
+    }
+}
+
+/// The name of a folder for a test's files, made empty.
+#[cfg(test)]
+pub(crate) fn scratch(name: &str) -> std::path::PathBuf {
+    let folder = std::env::temp_dir().join(format!("blemish-xtask-{}-{name}", std::process::id()));
+    let _ = std::fs::remove_dir_all(&folder);
+    std::fs::create_dir_all(&folder).unwrap();
+    folder
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_read_from_the_lines_of_the_test_harness() {
+        let line = "test result: FAILED. 12 passed; 3 failed; 0 ignored; 0 measured; 5 filtered out; finished in 0.02s";
+        assert_eq!(outcome(line), Some(Count { passed: 12, failed: 3 }));
+        assert_eq!(outcome("test result: ok. 7 passed; 0 failed; 0 ignored"), Some(Count { passed: 7, failed: 0 }));
+        assert_eq!(outcome("test outcome ... ok"), None);
+        assert_eq!(outcome("running 3 tests"), None);
+    }
+
+    #[test]
+    fn one_failing_stage_fails_the_whole_but_not_the_rest() {
+        let mut stages = Stages::default();
+        stages.run("a", || bail!("broken"));
+        stages.run("b", || Ok(true));
+        assert!(!stages.passed());
+        let table = stages.table();
+        assert!(table.lines().next().unwrap().starts_with(" FAILED a"), "{table}");
+        assert!(table.lines().nth(1).unwrap().starts_with(" ok     b"), "{table}");
+    }
+}
