@@ -20,6 +20,8 @@ mod error;
 pub mod blur;
 pub mod ceiling;
 pub mod conv;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 pub mod gemm;
 pub mod kcenter;
 pub mod mahalanobis;

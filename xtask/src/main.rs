@@ -6,6 +6,7 @@
 //! | [`demo`] | the main job from nothing: demo set, training, testing, a table |
 //! | [`test`] | everything that has to pass before a change goes in |
 //! | [`bench`] | kernel and end-to-end timings beside measured ceilings |
+//! | [`emu`] | CUDA kernels and the code that launches them, tested without a GPU |
 //! | [`ptx`] | CUDA kernels to PTX, and what they take of a chip |
 //! | [`tidy`] | the invariants of ARCHITECTURE.md |
 //!
@@ -13,6 +14,7 @@
 
 mod bench;
 mod demo;
+mod emu;
 mod needs;
 mod ptx;
 mod shell;
@@ -44,6 +46,10 @@ Tasks of the blemish workspace
         --json    print JSON instead of the table
         --python  interpreter for --peer
         --peer    a Python script to run after the benchmarks, on the same machine; its output is passed through
+
+  cargo xtask emu [--mutate]
+        Tests the CUDA kernels in an emulator, and the code that launches them on a stand-in driver. Needs g++ or clang++.
+        --mutate  plant faults in the kernels as well; each has to be found
 
   cargo xtask ptx [--check]
         Compiles kernels/cu to kernels/ptx with the pinned NVRTC, then assembles for every chip: registers, no spills.
@@ -88,6 +94,7 @@ fn dispatch(args: &[String]) -> Result<bool> {
         "demo" => demo::run(rest),
         "test" => test::run(rest),
         "bench" => bench::run(rest),
+        "emu" => emu::run(rest),
         "ptx" | "sass" | "fetch-nvrtc" => ptx::run(task, rest),
         "tidy" => {
             no_arguments(task, rest)?;

@@ -1,6 +1,5 @@
 use ndarray::linalg::general_mat_mul;
-use ndarray::{Array1, Array2, ArrayViewMut2, Axis, s};
-use ndarray_linalg::error::LinalgError as Failure;
+use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut2, Axis, s};
 
 use crate::{LinalgError, Real, Result};
 
@@ -13,15 +12,65 @@ use crate::{LinalgError, Real, Result};
 pub fn cholesky<T: Real>(a: &mut Array2<T>) -> Result<()> {
     let order = check("cholesky", a)?;
     standard(a);
-    if order == 0 {
-        return Ok(());
+    factor_block(a.view_mut()).map_err(|pivot| LinalgError::NotPositiveDefinite { order, pivot })?;
+    clear_above(a);
+    Ok(())
+}
+
+/// Rows below which plain substitution is faster than products of halves.
+const LEAF: usize = 32;
+
+/// The lower factor, halving until small; or the first pivot that is not positive.
+fn factor_block<T: Real>(mut a: ArrayViewMut2<'_, T>) -> std::result::Result<(), usize> {
+    let n = a.nrows();
+    if n > LEAF {
+        let half = n / 2;
+        let (mut top, bottom) = a.split_at(Axis(0), half);
+        let mut top = top.slice_mut(s![.., ..half]);
+        factor_block(top.view_mut())?;
+        let (mut b, mut c) = bottom.split_at(Axis(1), half);
+        solve_block(top.view(), b.view_mut());
+        general_mat_mul(-T::one(), &b, &b.t(), T::one(), &mut c);
+        return factor_block(c).map_err(|pivot| half + pivot);
     }
-    T::potrf(a).map_err(|e| match e {
-        Failure::Lapack(lax::error::Error::LapackComputationalFailure { return_code }) => {
-            LinalgError::NotPositiveDefinite { order, pivot: usize::try_from(return_code - 1).unwrap_or(0) }
+    for i in 0..n {
+        let (done, mut rest) = a.view_mut().split_at(Axis(0), i);
+        let mut row = rest.row_mut(0);
+        for j in 0..i {
+            let dot = (0..j).fold(row[j], |sum, k| sum - row[k] * done[[j, k]]);
+            row[j] = dot / done[[j, j]];
         }
-        e => LinalgError::Lapack { op: "cholesky", why: e.to_string() },
-    })
+        let square = (0..i).fold(row[i], |sum, k| sum - row[k] * row[k]);
+        if square.partial_cmp(&T::zero()) != Some(std::cmp::Ordering::Greater) {
+            return Err(i);
+        }
+        row[i] = square.sqrt();
+    }
+    Ok(())
+}
+
+/// Replaces `b` by `b L^-T`.
+fn solve_block<T: Real>(l: ArrayView2<'_, T>, mut b: ArrayViewMut2<'_, T>) {
+    let n = l.nrows();
+    if n > LEAF {
+        let half = n / 2;
+        let (mut left, mut right) = b.split_at(Axis(1), half);
+        solve_block(l.slice(s![..half, ..half]), left.view_mut());
+        general_mat_mul(-T::one(), &left, &l.slice(s![half.., ..half]).t(), T::one(), &mut right);
+        return solve_block(l.slice(s![half.., half..]), right);
+    }
+    for mut row in b.rows_mut() {
+        for j in 0..n {
+            let dot = (0..j).fold(row[j], |sum, k| sum - row[k] * l[[j, k]]);
+            row[j] = dot / l[[j, j]];
+        }
+    }
+}
+
+fn clear_above<T: Real>(a: &mut Array2<T>) {
+    for i in 0..a.nrows() {
+        a.slice_mut(s![i, i + 1..]).fill(T::zero());
+    }
 }
 
 /// Replaces a lower triangle `l` `[n, n]` by its inverse, zeros above the diagonal. What lies above is not read.
@@ -34,15 +83,10 @@ pub fn invert_lower<T: Real>(l: &mut Array2<T>) -> Result<()> {
     if let Some(pivot) = (0..order).find(|&i| l[[i, i]] == T::zero()) {
         return Err(LinalgError::Singular { order, pivot });
     }
-    for i in 0..order {
-        l.slice_mut(s![i, i + 1..]).fill(T::zero());
-    }
+    clear_above(l);
     invert_block(l.view_mut());
     Ok(())
 }
-
-/// Rows below which plain substitution is faster than two products.
-const LEAF: usize = 32;
 
 /// `[[A, 0], [B, C]]^-1 = [[A^-1, 0], [-C^-1 B A^-1, C^-1]]`, halving until small.
 fn invert_block<T: Real>(mut l: ArrayViewMut2<'_, T>) {

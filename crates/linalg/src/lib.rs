@@ -1,4 +1,4 @@
-//! Dense factorisations over OpenBLAS, linked statically where the platform allows.
+//! Dense factorisations: triangles in Rust, eigenvalues by LAPACK (OpenBLAS, linked statically where the platform allows).
 //!
 //! | function | what it computes |
 //! |---|---|
@@ -6,8 +6,9 @@
 //! | [`invert_lower`] | the inverse of a lower triangle, in place |
 //! | [`eigh`] | `A = V diag(lambda) V^T`, ascending |
 //!
-//! All take `f32` or `f64` matrices in C order and run on the calling thread: who has many small matrices spreads them
-//! over threads, and the results do not depend on how.
+//! All take `f32` or `f64` matrices and run on the calling thread: who has many small matrices spreads them over threads,
+//! and the results do not depend on how. The two triangular functions are plain Rust and run side by side; LAPACK's
+//! eigenvalues wait for one another, because serial builds of OpenBLAS are not safe to call from several threads at once.
 //!
 //! ```
 //! use ndarray::arr2;

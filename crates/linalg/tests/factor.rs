@@ -75,3 +75,22 @@ fn refusals_name_the_place() {
     cholesky(&mut Array2::<f64>::zeros((0, 0))).unwrap();
     assert_eq!(eigh(Array2::<f64>::zeros((0, 0))).unwrap().0.len(), 0);
 }
+
+#[test]
+fn threads_at_the_same_time_do_not_disturb_one_another() {
+    let work = || {
+        [20usize, 60, 100].map(|n| {
+            let a = positive(n, 7);
+            let mut l = a.clone();
+            cholesky(&mut l).unwrap();
+            invert_lower(&mut l).unwrap();
+            (l, eigh(a).unwrap())
+        })
+    };
+    let want = work();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| (0..150).for_each(|_| assert!(work() == want)));
+        }
+    });
+}

@@ -9,6 +9,7 @@ const EMPTY: Module = Module { name: "empty", text: "// stamp\n.version 8.4\n.ta
 fn open() -> Option<Cuda> {
     match Cuda::open(0) {
         Ok(cuda) => Some(cuda),
+        Err(why) if std::env::var_os("BLEMISH_REQUIRE_CUDA").is_some() => panic!("{why}"),
         Err(why) => {
             eprintln!("skipped: {why}");
             None

@@ -1,9 +1,33 @@
-use rayon::prelude::*;
-
+use super::cpu_depthwise::Depthwise;
+use super::cpu_winograd::Winograd;
+use super::dense::Dense;
 use super::direct::{self, DirectWeights};
 use super::spec::{Activation, ConvSpec};
 use crate::Par;
-use crate::error::{Result, shape_error};
+use crate::error::{KernelError, Result, shape_error};
+use crate::gemm::Isa;
+
+/// How a convolution is computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Algorithm {
+    /// One channel a group.
+    Depthwise,
+    /// Winograd F(4x4, 3x3).
+    Winograd,
+    /// A matrix product over pieces of the input.
+    Pieces,
+    /// The plain loop.
+    Direct,
+}
+
+#[derive(Debug, Clone)]
+enum Weights {
+    Depthwise(Depthwise),
+    Winograd(Winograd),
+    Pieces(Dense),
+    Direct(DirectWeights),
+}
 
 /// A convolution with frozen weights, bias and activation, on maps `[n, h, w, c]`.
 #[derive(Debug, Clone)]
@@ -11,7 +35,7 @@ pub struct Conv2d {
     spec: ConvSpec,
     bias: Vec<f32>,
     activation: Activation,
-    direct: DirectWeights,
+    weights: Weights,
 }
 
 impl Conv2d {
@@ -21,18 +45,73 @@ impl Conv2d {
     /// Where the spec contradicts itself or a length does not fit it.
     pub fn new(spec: ConvSpec, weight: &[f32], bias: &[f32], activation: Activation) -> Result<Self> {
         spec.validate()?;
+        let depthwise = spec.groups == spec.in_channels && spec.groups == spec.out_channels;
+        let algorithm = if depthwise {
+            Algorithm::Depthwise
+        } else if spec.groups != 1 {
+            Algorithm::Direct
+        } else if Winograd::fits(&spec) && spec.in_channels >= 16 && spec.out_channels >= 16 {
+            Algorithm::Winograd
+        } else {
+            Algorithm::Pieces
+        };
+        Conv2d::with_algorithm(spec, weight, bias, activation, algorithm, Isa::best())
+    }
+
+    /// As [`new`](Self::new), with a chosen algorithm and instruction set.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new), or an algorithm that cannot do this convolution, or instructions this processor lacks.
+    pub fn with_algorithm(
+        spec: ConvSpec,
+        weight: &[f32],
+        bias: &[f32],
+        activation: Activation,
+        algorithm: Algorithm,
+        isa: Isa,
+    ) -> Result<Self> {
+        spec.validate()?;
         if weight.len() != spec.weight_len() {
             return Err(shape_error("conv", format!("{} weights", spec.weight_len()), weight.len()));
         }
         if bias.len() != spec.out_channels {
             return Err(shape_error("conv", format!("{} biases", spec.out_channels), bias.len()));
         }
-        Ok(Self { spec, bias: bias.to_vec(), activation, direct: DirectWeights::new(&spec, weight) })
+        let depthwise = spec.groups == spec.in_channels && spec.groups == spec.out_channels;
+        let possible = match algorithm {
+            Algorithm::Depthwise => depthwise,
+            Algorithm::Winograd => Winograd::fits(&spec),
+            Algorithm::Pieces => spec.groups == 1,
+            Algorithm::Direct => true,
+        };
+        if !possible || !Isa::available().contains(&isa) {
+            return Err(KernelError::Parameter {
+                op: "conv",
+                what: format!("{algorithm:?} with {isa:?} for {spec:?}"),
+            });
+        }
+        let weights = match algorithm {
+            Algorithm::Depthwise => Weights::Depthwise(Depthwise::new(isa, &spec, weight)),
+            Algorithm::Winograd => Weights::Winograd(Winograd::new(isa, &spec, weight)),
+            Algorithm::Pieces => Weights::Pieces(Dense::new(isa, &spec, weight)),
+            Algorithm::Direct => Weights::Direct(DirectWeights::new(&spec, weight)),
+        };
+        Ok(Self { spec, bias: bias.to_vec(), activation, weights })
     }
 
     /// The shape it was built with.
     pub fn spec(&self) -> &ConvSpec {
         &self.spec
+    }
+
+    /// How it is computed.
+    pub fn algorithm(&self) -> Algorithm {
+        match self.weights {
+            Weights::Depthwise(_) => Algorithm::Depthwise,
+            Weights::Winograd(_) => Algorithm::Winograd,
+            Weights::Pieces(_) => Algorithm::Pieces,
+            Weights::Direct(_) => Algorithm::Direct,
+        }
     }
 
     /// Height and width of the output for maps of `h` by `w`.
@@ -43,10 +122,15 @@ impl Conv2d {
         self.spec.output_size(h, w)
     }
 
-    /// Length of the scratch, in `f32`, that [`forward`](Self::forward) needs for `n` maps of `h` by `w`.
+    /// Length of the scratch, in `f32`, that [`forward`](Self::forward) needs for `n` maps of `h` by `w`; images go through
+    /// one after the other, so `n` does not matter.
     pub fn workspace(&self, n: usize, h: usize, w: usize) -> usize {
-        let _ = (n, h, w);
-        0
+        let Some(out) = self.output_size(h, w).ok().filter(|_| n > 0) else { return 0 };
+        match &self.weights {
+            Weights::Winograd(weights) => weights.workspace(&self.spec, out, Par::Rayon),
+            Weights::Pieces(weights) => weights.workspace(&self.spec, out),
+            Weights::Depthwise(_) | Weights::Direct(_) => 0,
+        }
     }
 
     /// `output[n, oh, ow, out] = activation(conv(input[n, h, w, in]) + bias + residual[n, oh, ow, out])`.
@@ -66,27 +150,33 @@ impl Conv2d {
     ) -> Result<()> {
         let (oh, ow) = self.output_size(h, w)?;
         let image = h * w * self.spec.in_channels;
-        let row = ow * self.spec.out_channels;
-        if Some(input.len()) != n.checked_mul(image) {
-            return Err(shape_error("conv", format!("input of {n} x {image}"), input.len()));
+        let out = oh * ow * self.spec.out_channels;
+        if Some(input.len()) != n.checked_mul(image) || u32::try_from(image).is_err() {
+            return Err(shape_error("conv", format!("input of {n} x {image}, below 2^32 an image"), input.len()));
         }
         for (what, len) in [("output", Some(output.len())), ("residual", residual.map(<[f32]>::len))] {
-            if len.is_some_and(|len| Some(len) != n.checked_mul(oh * row)) {
-                return Err(shape_error("conv", format!("{what} of {n} x {oh} x {row}"), len));
+            if len.is_some_and(|len| Some(len) != n.checked_mul(out)) {
+                return Err(shape_error("conv", format!("{what} of {n} x {out}"), len));
             }
         }
         if workspace.len() < self.workspace(n, h, w) {
             return Err(shape_error("conv", format!("workspace of {}", self.workspace(n, h, w)), workspace.len()));
         }
-        let each = |(index, output): (usize, &mut [f32])| {
-            let (i, oy) = (index / oh, index % oh);
-            let residual = residual.map(|r| &r[index * row..(index + 1) * row]);
-            let image = &input[i * image..(i + 1) * image];
-            direct::row(&self.spec, &self.direct, &self.bias, self.activation, image, h, w, oy, residual, output);
-        };
-        match par {
-            Par::Serial => output.chunks_exact_mut(row).enumerate().for_each(each),
-            Par::Rayon => output.par_chunks_exact_mut(row).enumerate().for_each(each),
+        let images = input.chunks_exact(image).zip(output.chunks_exact_mut(out)).enumerate();
+        for (i, (input, output)) in images {
+            let residual = residual.map(|r| &r[i * out..][..out]);
+            let (spec, bias, activation) = (&self.spec, self.bias.as_slice(), self.activation);
+            let (size, to) = ((h, w), (oh, ow));
+            match &self.weights {
+                Weights::Depthwise(d) => d.forward(spec, bias, activation, input, size, to, residual, output, par),
+                Weights::Winograd(x) => {
+                    x.forward(spec, bias, activation, input, size, to, residual, output, workspace, par);
+                }
+                Weights::Pieces(d) => {
+                    d.forward(spec, bias, activation, input, size, to, residual, output, workspace, par);
+                }
+                Weights::Direct(d) => direct::image(spec, d, bias, activation, input, size, ow, residual, output, par),
+            }
         }
         Ok(())
     }

@@ -1,6 +1,9 @@
 //! The plain convolution: any spec, no packing beyond a transpose of the weights.
 
+use rayon::prelude::*;
+
 use super::spec::{Activation, ConvSpec};
+use crate::Par;
 
 /// Weights as `[groups, kernel height, kernel width, in / groups, out / groups]`.
 #[derive(Debug, Clone)]
@@ -23,8 +26,32 @@ impl DirectWeights {
     }
 }
 
+/// One image `[h, w, in]` to `[oh, ow, out]`.
+pub(super) fn image(
+    spec: &ConvSpec,
+    weights: &DirectWeights,
+    bias: &[f32],
+    activation: Activation,
+    image: &[f32],
+    (h, w): (usize, usize),
+    ow: usize,
+    residual: Option<&[f32]>,
+    output: &mut [f32],
+    par: Par,
+) {
+    let line = ow * spec.out_channels;
+    let each = |(oy, output): (usize, &mut [f32])| {
+        let residual = residual.map(|r| &r[oy * line..][..line]);
+        row(spec, weights, bias, activation, image, h, w, oy, residual, output);
+    };
+    match par {
+        Par::Serial => output.chunks_exact_mut(line).enumerate().for_each(each),
+        Par::Rayon => output.par_chunks_exact_mut(line).enumerate().for_each(each),
+    }
+}
+
 /// One output row `[ow, out]` of one image `[h, w, in]`, before activation starting from bias (and residual).
-pub(super) fn row(
+fn row(
     spec: &ConvSpec,
     weights: &DirectWeights,
     bias: &[f32],

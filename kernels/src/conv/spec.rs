@@ -75,7 +75,9 @@ impl ConvSpec {
     pub(crate) fn validate(&self) -> Result<()> {
         let sizes = [self.in_channels, self.out_channels, self.groups, self.kernel[0], self.kernel[1]];
         let in_range = sizes.iter().chain(&self.stride).all(|&s| (1..=LIMIT).contains(&s));
-        let divides = self.groups > 0 && self.in_channels % self.groups == 0 && self.out_channels % self.groups == 0;
+        let divides = self.groups > 0
+            && self.in_channels.is_multiple_of(self.groups)
+            && self.out_channels.is_multiple_of(self.groups);
         // A window that lies wholly in the padding would be legal arithmetic but is always a mistake.
         let padding = (0..4).all(|side| self.padding[side] < self.kernel[side % 2].max(1));
         if in_range && divides && padding {

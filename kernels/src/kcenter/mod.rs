@@ -6,6 +6,8 @@
 //! | [`SparseProjection`] | fewer coordinates that keep distances, about |
 
 mod cloud;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 mod greedy;
 mod pool;
 mod projection;

@@ -81,7 +81,7 @@ pub fn distance_low_rank(
     }
     over_bands(op, layout, features, |band, maps, n, out| {
         let stride = bands::stride(layout);
-        let (mut x, mut rest) = (vec![0.0; n * stride], vec![0.0; d]);
+        let (mut x, mut rest) = (vec![0.0; n * stride], vec![0.0; stride]);
         layout.walk(band, &mut |at| {
             let level = layout.level(at.level);
             let (rows, group) = (level.rows.clone(), at.y * level.groups().1 + at.x);
@@ -92,8 +92,8 @@ pub fn distance_low_rank(
             if at.level == last {
                 let (basis, scale) = (&basis[group * k * d..][..k * d], &scale[group * k..][..k]);
                 let squares = x.chunks_exact(stride).map(|x| {
-                    rest.copy_from_slice(&x[..d]);
-                    cpu::low_rank(basis, scale, &mut rest, epsilon)
+                    rest.copy_from_slice(x);
+                    cpu::low_rank(basis, scale, d, &mut rest, epsilon)
                 });
                 out.fill(layout, at, squares);
             }

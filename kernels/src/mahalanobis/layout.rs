@@ -108,6 +108,12 @@ impl Layout {
         self.grid
     }
 
+    /// Height, width and channels of each map.
+    #[cfg(feature = "cuda")]
+    pub(super) fn maps(&self) -> impl Iterator<Item = [usize; 3]> + '_ {
+        self.maps.iter().map(|m| m.dim)
+    }
+
     /// The channels, in the order of the embedding.
     pub fn channels(&self) -> &[usize] {
         &self.channels

@@ -24,6 +24,9 @@
 
 mod bands;
 mod cpu;
+mod cpu_vector;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 mod distance;
 mod layout;
 mod moments;

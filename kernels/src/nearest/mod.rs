@@ -29,6 +29,8 @@ mod basis;
 mod cpu_distance;
 mod cpu_isa;
 mod cpu_tile;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 mod prefix;
 #[cfg(test)]
 mod tests;

@@ -103,13 +103,13 @@ pub fn nearest_2d(input: ArrayView2<'_, f32>, size: (usize, usize)) -> Result<Ar
 
 /// Two neighbouring samples and the share of the second.
 #[derive(Clone, Copy)]
-struct Step {
-    low: usize,
-    high: usize,
-    weight: f32,
+pub(super) struct Step {
+    pub(super) low: usize,
+    pub(super) high: usize,
+    pub(super) weight: f32,
 }
 
-fn steps(input: usize, output: usize, corners: Corners) -> Vec<Step> {
+pub(super) fn steps(input: usize, output: usize, corners: Corners) -> Vec<Step> {
     let position = |i: usize| match corners {
         Corners::Edges => ((i as f64 + 0.5) * input as f64 / output as f64 - 0.5).max(0.0),
         Corners::Centres if output == 1 => 0.0,

@@ -14,6 +14,8 @@
 //! ```
 
 mod cpu;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 mod map;
 mod taps;
 

@@ -128,7 +128,9 @@ fn verify(root: &Path, tools: &Tools) -> Result<bool> {
         let committed = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let fault = match stamp::check(&committed, &stamp::of_source(root, unit)?) {
             Err(fault) => Some(fault),
-            Ok(()) if rebuild && compile(root, tools, unit)? != committed => Some("differs from what it compiles to".into()),
+            Ok(()) if rebuild && compile(root, tools, unit)? != committed => {
+                Some("differs from what it compiles to".into())
+            }
             Ok(()) => None,
         };
         if let Some(fault) = &fault {
@@ -144,7 +146,8 @@ fn verify(root: &Path, tools: &Tools) -> Result<bool> {
             println!("{name}: comes from no source");
         }
     }
-    let how = if rebuild { "rebuilt byte for byte" } else { "stamps alone: NVRTC is not here (cargo xtask fetch-nvrtc)" };
+    let how =
+        if rebuild { "rebuilt byte for byte" } else { "stamps alone: NVRTC is not here (cargo xtask fetch-nvrtc)" };
     shell::step("ptx", &format!("{} files, {how}", UNITS.len()));
     Ok(fine)
 }

@@ -38,7 +38,8 @@ pub(super) fn with(source: &str, text: &str) -> String {
 /// Whether a file is unchanged and made from the source with this hash.
 pub(super) fn check(file: &str, source: &str) -> Result<(), String> {
     let (line, text) = file.split_once('\n').unwrap_or((file, ""));
-    let Some((made_from, of_text)) = line.strip_prefix("// stamp source=").and_then(|tail| tail.split_once(" text=")) else {
+    let Some((made_from, of_text)) = line.strip_prefix("// stamp source=").and_then(|tail| tail.split_once(" text="))
+    else {
         return Err("has no stamp".into());
     };
     if of_text != hash(text) {

@@ -35,7 +35,7 @@ impl<T: Plain> Buffer<T> {
     pub(super) fn new(cuda: &Cuda, len: usize) -> Result<Self> {
         // The driver refuses to give no memory at all.
         let held = len.max(1);
-        let bytes = held.checked_mul(size_of::<T>()).unwrap_or(usize::MAX);
+        let bytes = held.saturating_mul(size_of::<T>());
         let share = cuda.budget().reserve(bytes)?;
         // SAFETY: the contents are arbitrary, which a `Plain` may be.
         let slice = unsafe { cuda.stream().alloc::<T>(held) }.map_err(refused(format!("{bytes} bytes of GPU memory")))?;

@@ -1,0 +1,74 @@
+//! What all GPU forms share; the forms themselves are `cuda` modules beside their CPU forms.
+//!
+//! | module | kernels |
+//! |---|---|
+//! | [`blur::cuda`](crate::blur::cuda) | `blur.cu` |
+//! | [`embed`] | `embed.cu`: patch embeddings |
+//! | [`kcenter::cuda`](crate::kcenter::cuda) | `kcenter.cu` |
+//! | [`mahalanobis::cuda`](crate::mahalanobis::cuda) | `mahalanobis.cu` |
+//! | [`nearest::cuda`](crate::nearest::cuda) | `nearest.cu`, `pairwise.cu` |
+//! | [`resize::cuda`](crate::resize::cuda) | `resize.cu` |
+//!
+//! The PTX is part of the program; the driver compiles it for the chip at hand when a kernel is first used. Results are the
+//! bits of the CPU, but for [`mahalanobis::cuda`](crate::mahalanobis::cuda), whose sums run in another order.
+
+pub mod embed;
+
+use blemish_tensor::TensorError;
+use blemish_tensor::cuda::Module;
+
+use crate::KernelError;
+use crate::error::shape_error;
+
+/// What goes wrong on a GPU.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CudaError {
+    /// Arguments that the CPU form refuses as well.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// The GPU, its memory budget or its driver.
+    #[error(transparent)]
+    Device(#[from] TensorError),
+}
+
+/// Results of the GPU forms.
+pub type CudaResult<T> = Result<T, CudaError>;
+
+macro_rules! module {
+    ($name:literal) => {
+        Module { name: $name, text: include_str!(concat!("../../ptx/", $name, ".ptx")) }
+    };
+}
+
+pub(crate) const BLUR: Module = module!("blur.compute_75");
+pub(crate) const EMBED: Module = module!("embed.compute_75");
+pub(crate) const KCENTER: Module = module!("kcenter.compute_75");
+pub(crate) const MAHALANOBIS: Module = module!("mahalanobis.compute_75");
+pub(crate) const NEAREST: Module = module!("nearest.compute_75");
+pub(crate) const NEAREST_80: Module = module!("nearest.compute_80");
+pub(crate) const PAIRWISE: Module = module!("pairwise.compute_75");
+pub(crate) const RESIZE: Module = module!("resize.compute_75");
+
+/// Threads of a block of the elementwise kernels.
+pub(crate) const THREADS: u32 = 256;
+
+/// The product of the sizes, if a buffer of so many numbers was given and kernels can count them.
+pub(crate) fn check(op: &'static str, sizes: &[usize], len: usize) -> Result<usize, KernelError> {
+    let product = sizes.iter().try_fold(1usize, |a, &b| a.checked_mul(b));
+    match product.filter(|&n| n == len && n <= i32::MAX as usize) {
+        Some(n) => Ok(n),
+        None => Err(shape_error(op, format!("a buffer of {sizes:?}, below 2^31 numbers"), len)),
+    }
+}
+
+/// A grid of one block for each `each` of `n`.
+pub(crate) fn grid(n: usize, each: usize) -> u32 {
+    u32::try_from(n.div_ceil(each)).unwrap_or(u32::MAX)
+}
+
+/// Numbers for the tables of kernels.
+pub(crate) fn ints(op: &'static str, values: impl IntoIterator<Item = usize>) -> Result<Vec<i32>, KernelError> {
+    let narrow = |v| i32::try_from(v).map_err(|_| shape_error(op, "sizes below 2^31", v));
+    values.into_iter().map(narrow).collect()
+}

@@ -1,0 +1,322 @@
+//! One vector type for each instruction set, so that every kernel is written once.
+#![allow(unsafe_code)]
+
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::*;
+
+/// Instruction sets a kernel is compiled for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Isa {
+    /// AVX-512F: 16 lanes, 32 registers.
+    Avx512,
+    /// AVX2 with FMA: 8 lanes, 16 registers.
+    Avx2,
+    /// What the compiler makes of plain code.
+    Portable,
+}
+
+impl Isa {
+    /// The best one this processor has.
+    pub fn best() -> Isa {
+        Isa::available()[0]
+    }
+
+    /// Those this processor has, best first.
+    pub fn available() -> Vec<Isa> {
+        let mut all = Vec::new();
+        #[cfg(target_arch = "x86_64")]
+        {
+            if std::arch::is_x86_feature_detected!("avx512f") {
+                all.push(Isa::Avx512);
+            }
+            if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {
+                all.push(Isa::Avx2);
+            }
+        }
+        all.push(Isa::Portable);
+        all
+    }
+
+    /// Columns of a panel: two vectors.
+    pub(crate) fn panel(self) -> usize {
+        match self {
+            Isa::Avx512 => 32,
+            Isa::Avx2 | Isa::Portable => 16,
+        }
+    }
+}
+
+/// A vector of floats. The methods may only be called where the processor has the instructions: [`dispatch`] sees to it.
+pub(crate) trait Vector: Copy {
+    /// Number of lanes.
+    const LANES: usize;
+    /// Rows of a register tile of two vectors each.
+    const ROWS: usize;
+
+    /// All lanes equal.
+    unsafe fn splat(v: f32) -> Self;
+    /// Reads `LANES` floats.
+    unsafe fn load(p: *const f32) -> Self;
+    /// Writes `LANES` floats.
+    unsafe fn store(self, p: *mut f32);
+    /// `self * b + c`, rounded once.
+    unsafe fn mul_add(self, b: Self, c: Self) -> Self;
+    /// Sum.
+    unsafe fn add(self, b: Self) -> Self;
+    /// Difference.
+    unsafe fn sub(self, b: Self) -> Self;
+    /// Product.
+    unsafe fn mul(self, b: Self) -> Self;
+    /// Quotient.
+    unsafe fn div(self, b: Self) -> Self;
+    /// The larger one; `b` if either is NaN.
+    unsafe fn max(self, b: Self) -> Self;
+    /// The smaller one; `b` if either is NaN.
+    unsafe fn min(self, b: Self) -> Self;
+    /// `2^n` for whole `n` from -126 to 127, in float lanes.
+    unsafe fn exp2_whole(self) -> Self;
+    /// Nearest whole number, ties to even.
+    unsafe fn round(self) -> Self;
+
+    /// Reads `n <= LANES` floats; zeros after them.
+    #[inline(always)]
+    unsafe fn load_part(p: *const f32, n: usize) -> Self {
+        let mut buffer = [0.0f32; 16];
+        // SAFETY: the caller guarantees n readable floats; n <= LANES <= 16.
+        unsafe {
+            std::ptr::copy_nonoverlapping(p, buffer.as_mut_ptr(), n);
+            Self::load(buffer.as_ptr())
+        }
+    }
+
+    /// Writes the first `n <= LANES` lanes.
+    #[inline(always)]
+    unsafe fn store_part(self, p: *mut f32, n: usize) {
+        let mut buffer = [0.0f32; 16];
+        // SAFETY: the caller guarantees n writable floats; n <= LANES <= 16.
+        unsafe {
+            self.store(buffer.as_mut_ptr());
+            std::ptr::copy_nonoverlapping(buffer.as_ptr(), p, n);
+        }
+    }
+}
+
+/// Eight plain floats. `f32::mul_add` without hardware is slow but right; what matters here is the same rounding.
+#[derive(Clone, Copy)]
+pub(crate) struct Plain([f32; 8]);
+
+macro_rules! lanes {
+    ($a:expr, $f:expr) => {
+        Plain(std::array::from_fn(|i| $f($a.0[i])))
+    };
+    ($a:expr, $b:expr, $f:expr) => {
+        Plain(std::array::from_fn(|i| $f($a.0[i], $b.0[i])))
+    };
+}
+
+impl Vector for Plain {
+    const LANES: usize = 8;
+    const ROWS: usize = 4;
+
+    #[inline(always)]
+    unsafe fn splat(v: f32) -> Self {
+        Plain([v; 8])
+    }
+    #[inline(always)]
+    unsafe fn load(p: *const f32) -> Self {
+        // SAFETY: the caller guarantees 8 readable floats.
+        Plain(unsafe { p.cast::<[f32; 8]>().read_unaligned() })
+    }
+    #[inline(always)]
+    unsafe fn store(self, p: *mut f32) {
+        // SAFETY: the caller guarantees 8 writable floats.
+        unsafe { p.cast::<[f32; 8]>().write_unaligned(self.0) }
+    }
+    #[inline(always)]
+    unsafe fn mul_add(self, b: Self, c: Self) -> Self {
+        Plain(std::array::from_fn(|i| self.0[i].mul_add(b.0[i], c.0[i])))
+    }
+    #[inline(always)]
+    unsafe fn add(self, b: Self) -> Self {
+        lanes!(self, b, |x, y| x + y)
+    }
+    #[inline(always)]
+    unsafe fn sub(self, b: Self) -> Self {
+        lanes!(self, b, |x, y| x - y)
+    }
+    #[inline(always)]
+    unsafe fn mul(self, b: Self) -> Self {
+        lanes!(self, b, |x, y| x * y)
+    }
+    #[inline(always)]
+    unsafe fn div(self, b: Self) -> Self {
+        lanes!(self, b, |x, y| x / y)
+    }
+    #[inline(always)]
+    unsafe fn max(self, b: Self) -> Self {
+        lanes!(self, b, |x: f32, y: f32| if x > y { x } else { y })
+    }
+    #[inline(always)]
+    unsafe fn min(self, b: Self) -> Self {
+        lanes!(self, b, |x: f32, y: f32| if x < y { x } else { y })
+    }
+    #[inline(always)]
+    unsafe fn exp2_whole(self) -> Self {
+        lanes!(self, |x: f32| f32::from_bits(((x as i32 + 127) as u32) << 23))
+    }
+    #[inline(always)]
+    unsafe fn round(self) -> Self {
+        lanes!(self, f32::round_ties_even)
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+macro_rules! x86 {
+    ($name:ident, $lanes:literal, $rows:literal, $splat:ident, $load:ident, $store:ident, $fma:ident, $add:ident, $sub:ident, $mul:ident,
+     $div:ident, $max:ident, $min:ident, $exp2:expr, $round:expr) => {
+        // SAFETY of every method: the trait's contract is that the processor has the instructions and that pointers are
+        // good for a whole vector.
+        impl Vector for $name {
+            const LANES: usize = $lanes;
+            const ROWS: usize = $rows;
+            #[inline(always)]
+            unsafe fn splat(v: f32) -> Self {
+                // SAFETY: see above.
+                unsafe { $splat(v) }
+            }
+            #[inline(always)]
+            unsafe fn load(p: *const f32) -> Self {
+                // SAFETY: see above.
+                unsafe { $load(p) }
+            }
+            #[inline(always)]
+            unsafe fn store(self, p: *mut f32) {
+                // SAFETY: see above.
+                unsafe { $store(p, self) }
+            }
+            #[inline(always)]
+            unsafe fn mul_add(self, b: Self, c: Self) -> Self {
+                // SAFETY: see above.
+                unsafe { $fma(self, b, c) }
+            }
+            #[inline(always)]
+            unsafe fn add(self, b: Self) -> Self {
+                // SAFETY: see above.
+                unsafe { $add(self, b) }
+            }
+            #[inline(always)]
+            unsafe fn sub(self, b: Self) -> Self {
+                // SAFETY: see above.
+                unsafe { $sub(self, b) }
+            }
+            #[inline(always)]
+            unsafe fn mul(self, b: Self) -> Self {
+                // SAFETY: see above.
+                unsafe { $mul(self, b) }
+            }
+            #[inline(always)]
+            unsafe fn div(self, b: Self) -> Self {
+                // SAFETY: see above.
+                unsafe { $div(self, b) }
+            }
+            #[inline(always)]
+            unsafe fn max(self, b: Self) -> Self {
+                // SAFETY: see above.
+                unsafe { $max(self, b) }
+            }
+            #[inline(always)]
+            unsafe fn min(self, b: Self) -> Self {
+                // SAFETY: see above.
+                unsafe { $min(self, b) }
+            }
+            #[inline(always)]
+            unsafe fn exp2_whole(self) -> Self {
+                // SAFETY: see above.
+                unsafe { $exp2(self) }
+            }
+            #[inline(always)]
+            unsafe fn round(self) -> Self {
+                // SAFETY: see above.
+                unsafe { $round(self) }
+            }
+        }
+    };
+}
+
+#[cfg(target_arch = "x86_64")]
+x86!(
+    __m512,
+    16,
+    14,
+    _mm512_set1_ps,
+    _mm512_loadu_ps,
+    _mm512_storeu_ps,
+    _mm512_fmadd_ps,
+    _mm512_add_ps,
+    _mm512_sub_ps,
+    _mm512_mul_ps,
+    _mm512_div_ps,
+    _mm512_max_ps,
+    _mm512_min_ps,
+    |x| _mm512_castsi512_ps(_mm512_slli_epi32::<23>(_mm512_add_epi32(_mm512_cvtps_epi32(x), _mm512_set1_epi32(127)))),
+    |x| _mm512_roundscale_ps::<8>(x)
+);
+
+#[cfg(target_arch = "x86_64")]
+x86!(
+    __m256,
+    8,
+    6,
+    _mm256_set1_ps,
+    _mm256_loadu_ps,
+    _mm256_storeu_ps,
+    _mm256_fmadd_ps,
+    _mm256_add_ps,
+    _mm256_sub_ps,
+    _mm256_mul_ps,
+    _mm256_div_ps,
+    _mm256_max_ps,
+    _mm256_min_ps,
+    |x| _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_add_epi32(_mm256_cvtps_epi32(x), _mm256_set1_epi32(127)))),
+    |x| _mm256_round_ps::<8>(x)
+);
+
+/// Work written over a [`Vector`].
+pub(crate) trait Kernel {
+    /// Runs with the vectors of one instruction set.
+    ///
+    /// # Safety
+    /// The processor has the instructions of `V`; what else holds is the kernel's own contract.
+    unsafe fn run<V: Vector>(self);
+}
+
+/// Runs a kernel with the instructions of `isa`, which must be one of [`Isa::available`].
+///
+/// # Safety
+/// The kernel's own contract.
+pub(crate) unsafe fn dispatch<K: Kernel>(isa: Isa, kernel: K) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        #[target_feature(enable = "avx512f")]
+        unsafe fn avx512<K: Kernel>(kernel: K) {
+            // SAFETY: this function has the instructions; the rest is the caller's contract.
+            unsafe { kernel.run::<__m512>() }
+        }
+        #[target_feature(enable = "avx2,fma")]
+        unsafe fn avx2<K: Kernel>(kernel: K) {
+            // SAFETY: as above.
+            unsafe { kernel.run::<__m256>() }
+        }
+        match isa {
+            // SAFETY: `isa` is one of the available ones.
+            Isa::Avx512 => return unsafe { avx512(kernel) },
+            // SAFETY: as above.
+            Isa::Avx2 => return unsafe { avx2(kernel) },
+            Isa::Portable => {}
+        }
+    }
+    let _ = isa;
+    // SAFETY: plain code runs everywhere; the rest is the caller's contract.
+    unsafe { kernel.run::<Plain>() }
+}
