@@ -56,14 +56,15 @@ template <class T> struct Buffer {
 #endif
   std::vector<unsigned char> bytes;
   size_t n;
-  explicit Buffer(size_t n) : bytes(FRONT + n * sizeof(T) + BACK, 0xff), n(n) {}
+  static constexpr unsigned char MARK = 0xa5;  // not what poison is made of, so that spilling poison is seen
+  explicit Buffer(size_t n) : bytes(FRONT + n * sizeof(T) + BACK, MARK), n(n) { memset((void*)data(), 0xff, n * sizeof(T)); }
   Buffer(size_t n, T value) : Buffer(n) { std::fill(data(), data() + n, value); }
   explicit Buffer(const std::vector<T>& v) : Buffer(v.size()) { std::copy(v.begin(), v.end(), data()); }
   Buffer(const Buffer&) = delete;
   ~Buffer() {
     bool whole = true;
-    for (size_t i = 0; i < FRONT; i++) whole &= bytes[i] == 0xff;
-    for (size_t i = 0; i < BACK; i++) whole &= bytes[bytes.size() - 1 - i] == 0xff;
+    for (size_t i = 0; i < FRONT; i++) whole &= bytes[i] == MARK;
+    for (size_t i = 0; i < BACK; i++) whole &= bytes[bytes.size() - 1 - i] == MARK;
     if (!whole) fail("a kernel wrote outside a buffer of %zu", n);
   }
   T* data() { return (T*)(bytes.data() + FRONT); }

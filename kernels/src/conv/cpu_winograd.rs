@@ -38,7 +38,7 @@ impl Tiling {
         let (down, across) = (oh.div_ceil(OUT), ow.div_ceil(OUT));
         // The transformed inputs and outputs of a block stay in the second-level cache, with whole register tiles.
         let floats = POINTS * (spec.in_channels + spec.out_channels);
-        let block = ((160 * 1024 / floats).clamp(14, 112) / 14 * 14).min((down * across).next_multiple_of(14));
+        let block = ((160 * 1024 / floats).clamp(12, 120) / 12 * 12).min((down * across).next_multiple_of(12));
         Tiling { across, total: down * across, block }
     }
 

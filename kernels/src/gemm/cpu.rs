@@ -27,7 +27,7 @@ pub(crate) struct Epilogue<'a> {
 }
 
 /// Tiles whose rows stay in the second-level cache while the panels go by.
-const TILES: usize = 8;
+const TILES: usize = 16;
 
 /// `out[m, columns] = epilogue(rows * packed)`; the callers check the lengths.
 pub(crate) fn multiply(packed: &Packed, rows: &Rows<'_>, m: usize, epilogue: &Epilogue<'_>, out: &mut [f32], par: Par) {
@@ -51,11 +51,7 @@ pub(crate) fn multiply(packed: &Packed, rows: &Rows<'_>, m: usize, epilogue: &Ep
         }
     };
     assert!(epilogue.bias.is_none_or(|b| b.len() == n) && epilogue.residual.is_none_or(|r| r.len() == m * n));
-    let tile = match packed.isa {
-        super::Isa::Avx512 => 14,
-        super::Isa::Avx2 => 6,
-        super::Isa::Portable => 4,
-    };
+    let tile = if packed.isa == super::Isa::Portable { 4 } else { 6 };
     let band = tile * TILES;
     let (bands, panels) = (m.div_ceil(band), n.div_ceil(width));
     // Few rows: the columns are shared out as well.
@@ -106,30 +102,16 @@ struct Job<'a> {
 impl Kernel for Job<'_> {
     #[inline(always)]
     unsafe fn run<V: Vector>(self) {
-        let (first, last) = self.rows_range;
         for panel in self.panels_range.0..self.panels_range.1 {
-            let mut row = first;
-            while row < last {
-                let left = last - row;
-                // SAFETY: rows and panels are in range; see `multiply`.
-                unsafe {
-                    if left >= V::ROWS {
-                        match V::ROWS {
-                            14 => self.tile::<V, 14>(row, panel),
-                            6 => self.tile::<V, 6>(row, panel),
-                            _ => self.tile::<V, 4>(row, panel),
-                        }
-                        row += V::ROWS;
-                    } else if left >= 4 {
-                        self.tile::<V, 4>(row, panel);
-                        row += 4;
-                    } else if left >= 2 {
-                        self.tile::<V, 2>(row, panel);
-                        row += 2;
-                    } else {
-                        self.tile::<V, 1>(row, panel);
-                        row += 1;
-                    }
+            let left = self.packed.columns - panel * V::VECTORS * V::LANES;
+            // The last panel is computed as wide as it is filled.
+            // SAFETY: rows and panels are in range; see `multiply`.
+            unsafe {
+                match left.div_ceil(V::LANES).min(V::VECTORS) {
+                    4 => self.panel::<V, 4>(panel),
+                    3 => self.panel::<V, 3>(panel),
+                    2 => self.panel::<V, 2>(panel),
+                    _ => self.panel::<V, 1>(panel),
                 }
             }
         }
@@ -138,16 +120,40 @@ impl Kernel for Job<'_> {
 
 impl Job<'_> {
     #[inline(always)]
-    unsafe fn tile<V: Vector, const R: usize>(&self, row: usize, panel: usize) {
-        let (depth, width) = (self.packed.depth, 2 * V::LANES);
+    unsafe fn panel<V: Vector, const N: usize>(&self, panel: usize) {
+        let (mut row, last) = self.rows_range;
+        while row < last {
+            let left = last - row;
+            // SAFETY: as for the caller.
+            unsafe {
+                if left >= 6 && V::ROWS == 6 {
+                    self.tile::<V, 6, N>(row, panel);
+                    row += 6;
+                } else if left >= 4 {
+                    self.tile::<V, 4, N>(row, panel);
+                    row += 4;
+                } else if left >= 2 {
+                    self.tile::<V, 2, N>(row, panel);
+                    row += 2;
+                } else {
+                    self.tile::<V, 1, N>(row, panel);
+                    row += 1;
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn tile<V: Vector, const R: usize, const N: usize>(&self, row: usize, panel: usize) {
+        let (depth, width) = (self.packed.depth, V::VECTORS * V::LANES);
         // SAFETY: the panel is in range and has depth * width floats; every row pointer is good for its piece.
         unsafe {
             let mut b = self.packed.panels.as_ptr().add(panel * depth * width);
-            let mut sum = [[V::splat(0.0); 2]; R];
+            let mut sum = [[V::splat(0.0); N]; R];
             match self.rows {
                 Rows::Plain { stride, .. } => {
                     let at: [*const f32; R] = std::array::from_fn(|i| self.data.add((row + i) * stride));
-                    accumulate::<V, R>(&mut sum, &at, b, depth);
+                    sum = accumulate::<V, R, N>(sum, at, b, depth);
                 }
                 Rows::Pieces { table, taps, .. } => {
                     let piece = depth / taps;
@@ -157,24 +163,21 @@ impl Job<'_> {
                             let offset = *table.add(i * taps + t);
                             if offset == u32::MAX { self.zero } else { self.data.add(offset as usize) }
                         });
-                        accumulate::<V, R>(&mut sum, &at, b, piece);
+                        sum = accumulate::<V, R, N>(sum, at, b, piece);
                         b = b.add(piece * width);
                     }
                 }
             }
-            self.finish::<V, R>(&sum, row, panel);
+            self.finish::<V, R, N>(&sum, row, panel);
         }
     }
 
     #[inline(always)]
-    unsafe fn finish<V: Vector, const R: usize>(&self, sum: &[[V; 2]; R], row: usize, panel: usize) {
+    unsafe fn finish<V: Vector, const R: usize, const N: usize>(&self, sum: &[[V; N]; R], row: usize, panel: usize) {
         let n = self.packed.columns;
-        for half in 0..2 {
-            let column = panel * 2 * V::LANES + half * V::LANES;
+        for j in 0..N {
+            let column = (panel * V::VECTORS + j) * V::LANES;
             let count = V::LANES.min(n.saturating_sub(column));
-            if count == 0 {
-                break;
-            }
             let whole = count == V::LANES;
             // SAFETY: `count` columns from `column` are inside bias, residual and output for the rows of the tile.
             unsafe {
@@ -185,7 +188,7 @@ impl Job<'_> {
                 };
                 for (i, sum) in sum.iter().enumerate() {
                     let at = (row + i) * n + column;
-                    let mut v = sum[half].add(bias);
+                    let mut v = sum[j].add(bias);
                     if let Some(residual) = self.epilogue.residual {
                         v = v.add(read(residual.as_ptr().add(at)));
                     }
@@ -198,25 +201,28 @@ impl Job<'_> {
     }
 }
 
-/// `sum[i] += at[i][k] * b[k]` for `k` in `0..depth`, in that order.
+/// `sum[i] + at[i][k] * b[k]` over `k` in `0..depth`, in that order. By value, so that the sums stay in registers.
 #[inline(always)]
-unsafe fn accumulate<V: Vector, const R: usize>(
-    sum: &mut [[V; 2]; R],
-    at: &[*const f32; R],
-    b: *const f32,
+unsafe fn accumulate<V: Vector, const R: usize, const N: usize>(
+    mut sum: [[V; N]; R],
+    at: [*const f32; R],
+    mut b: *const f32,
     depth: usize,
-) {
-    // SAFETY: the caller guarantees `depth` floats behind every pointer and 2 * LANES for each of them behind `b`.
+) -> [[V; N]; R] {
+    // SAFETY: the caller guarantees `depth` floats behind every pointer and a panel's width for each of them behind `b`.
     unsafe {
         for k in 0..depth {
-            let (b0, b1) = (V::load(b.add(k * 2 * V::LANES)), V::load(b.add(k * 2 * V::LANES + V::LANES)));
+            let line: [V; N] = std::array::from_fn(|j| V::load(b.add(j * V::LANES)));
             for i in 0..R {
                 let a = V::splat(*at[i].add(k));
-                sum[i][0] = a.mul_add(b0, sum[i][0]);
-                sum[i][1] = a.mul_add(b1, sum[i][1]);
+                for j in 0..N {
+                    sum[i][j] = a.mul_add(line[j], sum[i][j]);
+                }
             }
+            b = b.add(V::VECTORS * V::LANES);
         }
     }
+    sum
 }
 
 /// The activation of every lane.

@@ -38,10 +38,10 @@ impl Isa {
         all
     }
 
-    /// Columns of a panel: two vectors.
+    /// Columns of a panel: the vectors of a register tile.
     pub(crate) fn panel(self) -> usize {
         match self {
-            Isa::Avx512 => 32,
+            Isa::Avx512 => 64,
             Isa::Avx2 | Isa::Portable => 16,
         }
     }
@@ -51,8 +51,10 @@ impl Isa {
 pub(crate) trait Vector: Copy {
     /// Number of lanes.
     const LANES: usize;
-    /// Rows of a register tile of two vectors each.
+    /// Rows of a register tile.
     const ROWS: usize;
+    /// Vectors of each of them.
+    const VECTORS: usize;
 
     /// All lanes equal.
     unsafe fn splat(v: f32) -> Self;
@@ -118,6 +120,7 @@ macro_rules! lanes {
 impl Vector for Plain {
     const LANES: usize = 8;
     const ROWS: usize = 4;
+    const VECTORS: usize = 2;
 
     #[inline(always)]
     unsafe fn splat(v: f32) -> Self {
@@ -173,13 +176,14 @@ impl Vector for Plain {
 
 #[cfg(target_arch = "x86_64")]
 macro_rules! x86 {
-    ($name:ident, $lanes:literal, $rows:literal, $splat:ident, $load:ident, $store:ident, $fma:ident, $add:ident, $sub:ident, $mul:ident,
+    ($name:ident, $lanes:literal, $vectors:literal, $splat:ident, $load:ident, $store:ident, $fma:ident, $add:ident, $sub:ident, $mul:ident,
      $div:ident, $max:ident, $min:ident, $exp2:expr, $round:expr) => {
         // SAFETY of every method: the trait's contract is that the processor has the instructions and that pointers are
         // good for a whole vector.
         impl Vector for $name {
             const LANES: usize = $lanes;
-            const ROWS: usize = $rows;
+            const ROWS: usize = 6;
+            const VECTORS: usize = $vectors;
             #[inline(always)]
             unsafe fn splat(v: f32) -> Self {
                 // SAFETY: see above.
@@ -248,7 +252,7 @@ macro_rules! x86 {
 x86!(
     __m512,
     16,
-    14,
+    4,
     _mm512_set1_ps,
     _mm512_loadu_ps,
     _mm512_storeu_ps,
@@ -267,7 +271,7 @@ x86!(
 x86!(
     __m256,
     8,
-    6,
+    2,
     _mm256_set1_ps,
     _mm256_loadu_ps,
     _mm256_storeu_ps,

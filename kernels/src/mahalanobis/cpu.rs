@@ -310,8 +310,8 @@ pub(super) mod each {
         ($name:ident, $check:ident($($check_arg:ident),*), $body:ident, [$($t:ty)?], [$($wide:literal),*], [$($narrow:literal),*], ($($arg:ident: $ty:ty),*) -> $ret:ty) => {
             pub(crate) fn $name(which: usize, $($arg: $ty),*) -> Option<$ret> {
                 $check($($check_arg),*);
-                // SAFETY: plain Rust; lengths were checked.
                 if which == 0 {
+                    // SAFETY: plain Rust; lengths were checked.
                     return Some(unsafe { $body::<Lanes, $($t,)? $($narrow),*>($($arg),*) });
                 }
                 #[cfg(target_arch = "x86_64")]

@@ -148,8 +148,8 @@ const LAUNCHES: &[Fault] = &[
         "nearest.cu",
         "nearest_rows_are_the_cpu_s_sieved_and_scanned",
         "swapped arguments",
-        "float scale, float floor,",
-        "float floor, float scale,",
+        "const float* __restrict__ query, const float* __restrict__ bank,",
+        "const float* __restrict__ bank, const float* __restrict__ query,",
     ),
     fault(
         "kcenter.cu",
@@ -195,10 +195,17 @@ pub(super) fn run(place: &Place) -> Result<bool> {
     let found = parallel(&kernels, |(i, fault)| {
         let root = folder.join(i.to_string());
         plant(place, fault, &root)?;
-        let program = Program::quick(&root, &root, fault.test);
-        program.build(&place.compiler, &fingerprint(&root.join("kernels"))?)?;
-        let outcome = program.run(LIMIT)?;
-        let word = outcome.said.lines().find(|l| !l.trim().is_empty()).unwrap_or("stopped").to_owned();
+        let print = fingerprint(&root.join("kernels"))?;
+        let attempt = |program: Program| {
+            program.build(&place.compiler, &print)?;
+            program.run(LIMIT)
+        };
+        let mut outcome = attempt(Program::quick(&root, &root, fault.test))?;
+        // A read beyond a buffer whose value is not used is seen by AddressSanitizer alone.
+        if outcome.passed {
+            outcome = attempt(Program::test(&root, &root, fault.test, true))?;
+        }
+        let word = outcome.said.lines().find(|l| !l.trim().is_empty() && !l.starts_with("=====")).unwrap_or("stopped").to_owned();
         Ok(report(fault, !outcome.passed, &word))
     })?;
     let launches: Vec<(usize, &Fault)> = LAUNCHES.iter().enumerate().collect();
