@@ -233,11 +233,11 @@ __device__ __forceinline__ Range bounds(const Query& q, float value, float block
 }  // namespace nearest
 
 // index, distance [m, kept], from the sieve's `values` [2, ceil(n / 64), m]. query [m, d] and bank [n, d] as they were
-// before quantising; norm, loss [m] of the queries; block [2, ceil(n / 64)] of the bank; 1 <= kept <= min(32, n).
+// before quantising; norm, loss [m] of the queries; `scale` of both; block [2, ceil(n / 64)] of the bank; 1 <= kept <= min(32, n).
 extern "C" __global__ void __launch_bounds__(256, 4)
 nearest_rerank(const float* __restrict__ query, const float* __restrict__ bank, const float* __restrict__ norm,
                const float* __restrict__ loss, const float* __restrict__ block, const float* __restrict__ values,
-               uint32_t* __restrict__ index, float* __restrict__ distance, int m, int n, int d, int k, int kept) {
+               uint32_t* __restrict__ index, float* __restrict__ distance, float scale, int m, int n, int d, int k, int kept) {
   using namespace nearest;
   const int row = blockIdx.x * 8 + (threadIdx.x >> 5), lane = threadIdx.x & 31;
   if (row >= m) return;
@@ -251,44 +251,51 @@ nearest_rerank(const float* __restrict__ query, const float* __restrict__ bank, 
   q.rounding = (float)(d / 16 + 32) * 6e-8f;
   const float *first = values + row, *second = first + (long long)blocks * m;
   // The k-th smallest upper bound; each belongs to another row.
-  Found held = {NOTHING, NO_ROW};
+  Found kth = {NOTHING, NO_ROW};
   for (int b0 = 0; b0 < blocks; b0 += 32) {
     const int b = b0 + lane;
-    float u1 = NOTHING, u2 = NOTHING;
+    float u1 = none(), u2 = none();
     if (b < blocks) {
       u1 = bounds(q, first[(long long)b * m], block[b], block[blocks + b]).upper;
       u2 = bounds(q, second[(long long)b * m], block[b], block[blocks + b]).upper;
     }
-    insert_all(held, kept, u1, 2 * b);
-    insert_all(held, kept, u2, 2 * b + 1);
+    insert_all(kth, kept, u1, b < blocks ? 2 * b : NO_ROW);
+    insert_all(kth, kept, u2, b < blocks ? 2 * b + 1 : NO_ROW);
   }
-  const float reach = __shfl_sync(FULL_WARP, held.v, kept - 1);
-  held = {none(), NO_ROW};  // infinite: a distance may exceed NOTHING
+  const Found bound = kth;  // lane l: the l-th smallest
+  kth = {__shfl_sync(FULL_WARP, bound.v, kept - 1), __shfl_sync(FULL_WARP, bound.i, kept - 1)};
+  Found held = {none(), NO_ROW};
   const float* x = query + (long long)row * d;
+  // Distances of what a block may hold: its packed row, or all rows if the second smallest is within reach as well.
+  auto visit = [&](int b) {
+    const float value = first[(long long)b * m], next = second[(long long)b * m];
+    const float least = sqrtf(__shfl_sync(FULL_WARP, held.v, kept - 1)) * scale * 1.000001f;
+    const float reach = fminf(kth.v, least);
+    if (!(bounds(q, value, block[b], block[blocks + b]).lower <= reach)) return;
+    const bool every = bounds(q, next, block[b], block[blocks + b]).lower <= reach;
+    const int only = (int)(__float_as_uint(value) & 63u);
+    // Two rows at a time, one for each half of the warp.
+    for (int r = 0; r < (every ? 64 : 1); r += 2) {
+      const int i = b * 64 + (every ? r + (lane >> 4) : only);
+      const bool offers = i < n && (lane == 0 || (every && lane == 16));
+      const float s = squared16(x, bank + (long long)(i < n ? i : n - 1) * d, d);
+      insert_all(held, kept, offers ? s : none(), offers ? i : NO_ROW);
+    }
+  };
+  // First the blocks of the smallest bounds, which brings the k-th distance down; a block's first value is always before its
+  // second.
+  for (int l = 0; l < kept; l++) {
+    const int at = __shfl_sync(FULL_WARP, bound.i, l);
+    if (at != NO_ROW && (at & 1) == 0) visit(at >> 1);
+  }
   for (int b0 = 0; b0 < blocks; b0 += 32) {
     const int b = b0 + lane;
-    bool near = false, all = false;
-    uint32_t number = 0;
+    bool near = false;
     if (b < blocks) {
-      const float value = first[(long long)b * m];
-      number = __float_as_uint(value) & 63u;
-      near = bounds(q, value, block[b], block[blocks + b]).lower <= reach;
-      all = bounds(q, second[(long long)b * m], block[b], block[blocks + b]).lower <= reach;
+      const Range range = bounds(q, first[(long long)b * m], block[b], block[blocks + b]);
+      near = range.lower <= kth.v && better(kth.v, kth.i, {range.upper, 2 * b});  // and not yet visited
     }
-    uint32_t left = __ballot_sync(FULL_WARP, near);
-    const uint32_t whole = __ballot_sync(FULL_WARP, all);
-    for (; left; left &= left - 1) {
-      const int from = __ffs((int)left) - 1, start = (b0 + from) * 64;
-      const int only = (int)__shfl_sync(FULL_WARP, number, from);
-      const bool every = whole >> from & 1;
-      // Two rows at a time, one for each half of the warp.
-      for (int r = 0; r < (every ? 64 : 1); r += 2) {
-        const int i = start + (every ? r + (lane >> 4) : only);
-        const bool offers = i < n && (lane == 0 || (every && lane == 16));
-        const float s = squared16(x, bank + (long long)(i < n ? i : n - 1) * d, d);
-        insert_all(held, kept, offers ? s : none(), offers ? i : NO_ROW);
-      }
-    }
+    for (uint32_t left = __ballot_sync(FULL_WARP, near); left; left &= left - 1) visit(b0 + __ffs((int)left) - 1);
   }
   write(held, kept, index + (long long)row * kept, distance + (long long)row * kept);
 }

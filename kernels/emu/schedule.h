@@ -2,9 +2,11 @@
 //
 // A fiber runs until it waits: at a block barrier, at a warp collective, at a grid barrier, or at its end. Between those
 // points it is alone, so every result is reproducible; the order in which fibers and blocks get their turn is a function
-// of a seed, so a result that depends on it is found by trying seeds. Shared memory is filled with 0xff (NaN as floats)
+// of a seed, so a result that depends on it is found by trying seeds: with an even one all threads get their turn in a
+// round, with an odd one a warp runs on until it waits for another. Shared memory is filled with 0xff (NaN as floats)
 // before a block starts. Threads that end while others of their block wait at a barrier are an error, as is a deadlock.
 #pragma once
+#include <algorithm>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -143,14 +145,27 @@ inline void run(const std::vector<dim3>& ids, size_t shared) {
     f.id = dim3(f.thread % S.block_dim.x, f.thread / S.block_dim.x % S.block_dim.y,
                 f.thread / (S.block_dim.x * S.block_dim.y));
   }
-  S.order = permuted(all, 7 + ids[0].x + 131 * ids[0].y + 4099 * ids[0].z);
+  const unsigned salt = 7 + ids[0].x + 131 * ids[0].y + 4099 * ids[0].z, warps = (n + 31) / 32;
+  const bool eager = S.seed & 1;
+  S.order = permuted(eager ? warps * (unsigned)ids.size() : all, salt);
+  auto turn = [](unsigned i) {
+    if (S.fibers[i].state != State::Ready) return false;
+    S.current = i;
+    emu_switch(&S.main_sp, S.fibers[i].sp);
+    return true;
+  };
   for (;;) {
     bool ran = false;
     for (unsigned i : S.order) {
-      if (S.fibers[i].state != State::Ready) continue;
-      S.current = i;
-      ran = true;
-      emu_switch(&S.main_sp, S.fibers[i].sp);
+      if (!eager) {
+        ran |= turn(i);
+        continue;
+      }
+      const unsigned first = i / warps * n + i % warps * 32, end = std::min(first + 32, i / warps * n + n);
+      for (bool any = true; any; ran |= any) {
+        any = false;
+        for (unsigned k = first; k < end; k++) any |= turn(k);
+      }
     }
     unsigned done = 0, at_grid = 0;
     bool released = false;

@@ -108,7 +108,9 @@ fn dispatch(args: &[String]) -> Result<bool> {
             print!("{HELP}");
             Ok(true)
         }
-        other => bail!("there is no task '{other}'\n       tasks: demo, test, bench, ptx, sass, fetch-nvrtc, emu, tidy, doctor, help"),
+        other => bail!(
+            "there is no task '{other}'\n       tasks: demo, test, bench, emu, ptx, sass, fetch-nvrtc, tidy, doctor, help"
+        ),
     }
 }
 

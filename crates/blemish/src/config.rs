@@ -111,7 +111,7 @@ impl Config {
     pub fn set(&mut self, key: &str, value: Value) -> Result<()> {
         let whole = self.complete()?;
         let mut parts: Vec<&str> = key.split('.').collect();
-        if parts.len() == 1 && !whole.contains_key(key) {
+        if !whole.contains_key(parts[0]) {
             parts.insert(0, &self.model);
         }
         let model_table = registry::DETECTORS.iter().any(|entry| entry.kind == parts[0]);
@@ -150,10 +150,8 @@ impl Config {
             return Err(Error::Setting { key: kind.to_owned(), why: "a table is wanted".to_owned() });
         };
         for (key, setting) in own {
-            let before = value.clone();
             merge(&mut value, json!({ key: setting }));
             if let Err(e) = (entry.params)(value.clone()) {
-                drop(before);
                 return Err(Error::Setting { key: format!("{kind}.{key}"), why: e.to_string() });
             }
         }
@@ -205,12 +203,11 @@ fn without_null(value: Value) -> Value {
 /// Lays `new` over `old`, table by table.
 fn merge(old: &mut Value, new: Value) {
     match (old, new) {
-        // A table with another single key is another choice, as the ways to resize are.
-        (Value::Object(old), Value::Object(new))
-            if !(old.len() == 1 && new.len() == 1 && !new.keys().all(|k| old.contains_key(k))) =>
-        {
+        (Value::Object(old), Value::Object(new)) => {
             for (key, value) in new {
-                merge(old.entry(key).or_insert(Value::Null), value);
+                let place = old.entry(key.as_str()).or_insert(Value::Null);
+                // The ways to resize exclude each other.
+                if key == "resize" { *place = value } else { merge(place, value) }
             }
         }
         (old, new) => *old = new,
@@ -281,6 +278,7 @@ mod tests {
     fn flags_win() {
         let mut config = read("c.toml", "model = \"padim\"\n[padim]\nbackbone = \"resnet50\"\n").unwrap();
         config.set("backbone", json!("resnet18")).unwrap();
+        config.set("layers", json!(["layer1"])).unwrap();
         config.set("data.category", json!("carpet")).unwrap();
         config.set("preprocess.resize", json!({"shorter_edge": {"size": 100}})).unwrap();
         assert_eq!(config.model_params().unwrap()["backbone"], "resnet18");

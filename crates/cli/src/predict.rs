@@ -16,9 +16,9 @@ use crate::{progress::Bars, say, test, train};
 
 pub(crate) fn run(args: &Args, command: &Predict, progress: &Bars) -> anyhow::Result<u8> {
     let config = train::base(args)?;
-    let paths = pictures(command)?;
     let engine = Engine::new(&config)?;
     let mut model = engine.install(|| Model::load(&command.model_file))?;
+    let paths = pictures(command)?;
     if let Some(threshold) = command.threshold {
         model.decision.image =
             Calibration::new(model.decision.image.typical.min(threshold), threshold).map_err(Error::from)?;

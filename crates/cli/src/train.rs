@@ -22,7 +22,8 @@ pub(crate) fn run(args: &Args, command: &Train, progress: &Bars) -> anyhow::Resu
     let engine = Engine::new(&config)?;
     let trained = engine.train(&config, progress as &dyn Progress)?;
     for line in &trained.notes {
-        say::note(args.quiet, &format!(" note   {line}"));
+        // What was left out is told in any case.
+        say::note(args.quiet && !line.starts_with("skipped"), &format!(" note   {line}"));
     }
     let dataset = &trained.dataset;
     let run = Run::new(&config.output, &config.model, &dataset.name, &dataset.category)?;

@@ -118,7 +118,8 @@ impl Embedder {
     }
 
     fn uneven(&self, source: &dyn ImageSource, index: usize) -> CoreError {
-        let why = "it comes out at another size than the pictures before it; resize to a fixed size, or crop".to_owned();
+        let why =
+            "it comes out at another size than the pictures before it; resize to a fixed size, or crop".to_owned();
         CoreError::Image { path: source.name(index), why }
     }
 
@@ -145,7 +146,8 @@ impl Embedder {
         let identity: Identity = file.get("backbone")?;
         let preprocess: Preprocess = file.get("preprocess")?;
         preprocess.validate()?;
-        let tensors = file.tensors().filter_map(|(name, t)| Some((name.strip_prefix("backbone.")?.to_owned(), t.clone())));
+        let tensors =
+            file.tensors().filter_map(|(name, t)| Some((name.strip_prefix("backbone.")?.to_owned(), t.clone())));
         let weights = WeightSet::from_tensors(tensors)?;
         let backbone = Backbone::new(&identity.id, &identity.layers, &weights)?;
         if backbone.fingerprint() != identity.fingerprint {

@@ -51,7 +51,13 @@ impl Block {
             mixing,
             global_scale: constant(UNIT_SCALE as f32),
             global_offset: constant(0.0),
-            subnet: Subnet::new(kernel, channels - c2 + condition, hidden, 2 * c2, &mut ChaCha8Rng::seed_from_u64(rng.random())),
+            subnet: Subnet::new(
+                kernel,
+                channels - c2 + condition,
+                hidden,
+                2 * c2,
+                &mut ChaCha8Rng::seed_from_u64(rng.random()),
+            ),
         })
     }
 
@@ -144,7 +150,8 @@ impl Block {
         let s = log_scale(tape, &a, self.clamp)?;
         drop(mixed);
         let rows = values.as_slice_mut().unwrap_or(&mut []);
-        for ((row, s), a) in rows.chunks_exact_mut(c).zip(s.data().chunks_exact(c2)).zip(a.data().chunks_exact(2 * c2)) {
+        for ((row, s), a) in rows.chunks_exact_mut(c).zip(s.data().chunks_exact(c2)).zip(a.data().chunks_exact(2 * c2))
+        {
             for i in 0..c2 {
                 row[c1 + i] = (row[c1 + i] - DAMPING * a[c2 + i]) * (-s[i]).exp();
             }

@@ -10,9 +10,11 @@ pub(crate) const DAMPING: f32 = 0.1;
 
 fn value(shape: &[usize], values: Vec<f32>) -> Result<Value> {
     let got = format!("{} values", values.len());
-    ArrayD::from_shape_vec(IxDyn(shape), values)
-        .map(ndarray::ArrayBase::into_shared)
-        .map_err(|_| FlowError::Shape { what: "coupling", wanted: format!("{shape:?}"), got })
+    ArrayD::from_shape_vec(IxDyn(shape), values).map(ndarray::ArrayBase::into_shared).map_err(|_| FlowError::Shape {
+        what: "coupling",
+        wanted: format!("{shape:?}"),
+        got,
+    })
 }
 
 /// `s = clamp * tanh(0.1 * a)` for the first half of the channels of `a` `[.., 2 c2]`; gives `[.., c2]`.

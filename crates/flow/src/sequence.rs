@@ -83,7 +83,8 @@ impl Flow {
             }
             // Distinct streams for the mixing and the weights of each block.
             let at = seed.wrapping_add(0x9e37_79b9_7f4a_7c15u64.wrapping_mul(2 * i as u64 + 1));
-            let mixing = if spec.soft_mixing { Mixing::soft(spec.channels, at) } else { Mixing::hard(spec.channels, at) };
+            let mixing =
+                if spec.soft_mixing { Mixing::soft(spec.channels, at) } else { Mixing::hard(spec.channels, at) };
             blocks.push(Block::new(*kernel, spec.channels, spec.condition, spec.hidden, spec.clamp, mixing, at ^ 1)?);
         }
         Ok(Flow { channels: spec.channels, condition: spec.condition, blocks })

@@ -86,9 +86,8 @@ fn cflow_decoder() {
 
     let mut gradients = tape.backward(&loss).unwrap();
     let gradients = leaves.gradients(&mut gradients);
-    let recomputed = flow
-        .gradients_recomputed(&x, Some(&condition), &mut |tape, z, det| log_likelihood_loss(tape, z, det))
-        .unwrap();
+    let recomputed =
+        flow.gradients_recomputed(&x, Some(&condition), &mut |tape, z, det| log_likelihood_loss(tape, z, det)).unwrap();
     assert_eq!(recomputed.loss, loss.item());
     for (a, b) in recomputed.gradients.iter().zip(&gradients) {
         let (a, b) = (a.as_ref().unwrap(), b.as_ref().unwrap());

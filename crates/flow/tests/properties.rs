@@ -115,8 +115,7 @@ proptest! {
 fn samples_do_not_see_each_other() {
     let flow = stirred(&FlowSpec::convolutional(6, 3, 1.0, false), 3);
     let batch = random(&[3, 4, 5, 6], 4);
-    let (all, det) =
-        flow.forward(&mut Tape::inference(), &constant(&batch), None, &mut Leaves::default()).unwrap();
+    let (all, det) = flow.forward(&mut Tape::inference(), &constant(&batch), None, &mut Leaves::default()).unwrap();
     for i in 0..3 {
         let one = batch.slice_axis(ndarray::Axis(0), ndarray::Slice::from(i..i + 1)).to_owned();
         let (z, log_det) = forward(&flow, &one, None);

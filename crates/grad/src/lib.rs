@@ -1,8 +1,8 @@
 //! An explicit gradient tape with the layers, losses and optimisers that blemish trains with.
 
 mod error;
-pub mod optim;
 pub mod ops;
+pub mod optim;
 mod params;
 mod tape;
 

@@ -20,8 +20,11 @@ impl Param {
     /// [`GradError::State`] if their number does not fit `shape`.
     pub fn from_vec(shape: &[usize], values: Vec<f32>) -> Result<Param> {
         let got = format!("{} values", values.len());
-        let value = ArrayD::from_shape_vec(IxDyn(shape), values)
-            .map_err(|_| GradError::State { name: String::new(), wanted: format!("{shape:?}"), got })?;
+        let value = ArrayD::from_shape_vec(IxDyn(shape), values).map_err(|_| GradError::State {
+            name: String::new(),
+            wanted: format!("{shape:?}"),
+            got,
+        })?;
         Ok(Param::new(value))
     }
 

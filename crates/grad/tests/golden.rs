@@ -179,7 +179,8 @@ impl Module for One {
 fn optimisers() {
     let Some(golden) = Golden::open("autodiff.safetensors") else { return };
     let start = || One(Param::new(golden.get("optimiser/start").clone()));
-    let gradient = |i: usize| vec![Some(golden.get(&format!("optimiser/gradient{i}")).iter().copied().collect::<Vec<_>>())];
+    let gradient =
+        |i: usize| vec![Some(golden.get(&format!("optimiser/gradient{i}")).iter().copied().collect::<Vec<_>>())];
     let adam = Adam::default();
     let adams = [
         ("adam", adam),

@@ -1,8 +1,8 @@
 //! GPU discovery, memory and launches, on whatever driver is there: none, a GPU's, or the stand-in of kernels/emu.
 #![cfg(feature = "cuda")]
 
-use blemish_tensor::TensorError;
-use blemish_tensor::cuda::{Cuda, Module, NoDevice, devices};
+use blemish_tensor::cuda::{Buffer, Cuda, Module, NoDevice, devices};
+use blemish_tensor::{Device, TensorError};
 
 const EMPTY: Module = Module { name: "empty", text: "// stamp\n.version 8.4\n.target sm_75\n.address_size 64\n" };
 
@@ -15,6 +15,14 @@ fn open() -> Option<Cuda> {
             None
         }
     }
+}
+
+#[test]
+fn handles_go_between_threads() {
+    fn both<T: Send + Sync>() {}
+    both::<Cuda>();
+    both::<Buffer<f32>>();
+    both::<Device>();
 }
 
 #[test]

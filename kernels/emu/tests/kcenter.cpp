@@ -22,7 +22,7 @@ static void one(const Case& c, unsigned seed) {
     wanted.push_back(best);
     wanted_squared.push_back(near[best]);
   }
-  check::Buffer<float> points(p), distance(c.n, INFINITY), squared(c.total);
+  check::Buffer<float> points(p), distance((unsigned)c.n, INFINITY), squared((unsigned)c.total);
   check::Buffer<uint32_t> picks(c.total), histogram(65536, 0u), state(kcenter::STATE, 0u), pool(c.size);
   check::Buffer<uint64_t> best(2 * c.grid), farthest(1);
   picks[0] = start, squared[0] = INFINITY, state[kcenter::PICKS] = 1;

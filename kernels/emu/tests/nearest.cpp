@@ -60,7 +60,7 @@ static void sieve(const Case& c, unsigned seed, bool outlier, bool prunes = fals
   for (size_t i = 0; i < b.size(); i++) most = fmaxf(most, fabsf(b[i] - centre[i % c.d]));
   const float scale = exp2f(floorf(log2f(1024.f / most)));
   const float floor = scale * 1e-20f;
-  check::Buffer<float> qd(q), bd(b), cd(centre), qn(c.m), ql(c.m), bn(c.n), bl(c.n), block(2 * blocks, 0.f);
+  check::Buffer<float> qd(q), bd(b), cd(centre), qn(c.m), ql(c.m), bn(c.n), bl(c.n), block((size_t)2 * (unsigned)blocks, 0.f);
   check::Buffer<float> values((size_t)2 * blocks * c.m), distance((size_t)c.m * c.kept);
   // 16-byte alignment, as the driver's allocations have it.
   check::Buffer<uint16_t> qh((size_t)c.m * k + 8), bh((size_t)c.n * k + 8);
@@ -106,7 +106,7 @@ static void sieve(const Case& c, unsigned seed, bool outlier, bool prunes = fals
   for (int i = 64; prunes && i < c.n; i++) std::copy_n(q.begin(), c.d, bd.data() + (size_t)i * c.d);
   emu::launch(ceil_div(c.m, 8), 256, 0, [&] {
     nearest_rerank(qd.data(), bd.data(), qn.data(), ql.data(), block.data(), values.data(), index.data(), distance.data(),
-                   c.m, c.n, c.d, k, c.kept);
+                   scale, c.m, c.n, c.d, k, c.kept);
   });
   verify("sieve", c, q, b, index, distance, seed);
 }

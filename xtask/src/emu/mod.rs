@@ -10,7 +10,7 @@ mod mutate;
 mod program;
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -97,16 +97,23 @@ impl Place {
         Ok(self.rust_tests(&self.folder.join("driver"), &["blemish-tensor", "blemish-kernels"], None)? && passed)
     }
 
-    /// Runs the Rust tests of the GPU code on the driver in a folder.
+    /// Runs the Rust tests of the GPU code, or one of them quietly, on the driver in a folder.
     fn rust_tests(&self, driver: &Path, packages: &[&str], only: Option<&str>) -> Result<bool> {
-        let mut command = shell::cargo(&self.root);
-        command.args(["test", "--quiet", "--test", "cuda"]);
-        for package in packages {
-            command.args(["--package", package, "--features", &format!("{package}/cuda")]);
+        let command = || {
+            let mut command = shell::cargo(&self.root);
+            command.args(["test", "--quiet", "--test", "cuda"]);
+            for package in packages {
+                command.args(["--package", package, "--features", &format!("{package}/cuda")]);
+            }
+            command
+        };
+        // So that a failure below is one of the tests.
+        if !shell::passes(command().arg("--no-run"))? {
+            bail!("the tests of the GPU code do not compile");
         }
+        let mut command = command();
         if let Some(name) = only {
-            command.args(["--", "--exact", name]);
-            command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+            command.args(["--", "--exact", name]).stdout(Stdio::null()).stderr(Stdio::null());
         }
         let mut path = driver.as_os_str().to_owned();
         if let Some(old) = std::env::var_os("LD_LIBRARY_PATH") {
@@ -125,8 +132,7 @@ fn parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> Result<R> + Sync
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
-                loop {
-                    let Some(i) = next.lock().ok().and_then(|mut next| next.next()) else { break };
+                while let Some(i) = next.lock().ok().and_then(|mut next| next.next()) {
                     let result = work(&items[i]);
                     if let Ok(mut done) = done.lock() {
                         done.push((i, result));

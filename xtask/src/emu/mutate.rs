@@ -67,7 +67,7 @@ const KERNELS: &[Fault] = &[
         "nearest.cu",
         "nearest",
         "whole blocks",
-        "const bool every = whole >> from & 1;",
+        "const bool every = bounds(q, next, block[b], block[blocks + b]).lower <= reach;",
         "const bool every = false;",
     ),
     fault("nearest.cu", "nearest", "bound without losses", "around = q.loss + block_loss", "around = 0.f * block_loss"),
@@ -75,8 +75,8 @@ const KERNELS: &[Fault] = &[
         "nearest.cu",
         "nearest",
         "swapped arguments",
-        "value, block[b], block[blocks + b]",
-        "value, block[blocks + b], block[b]",
+        "(q, value, block[b], block[blocks + b]",
+        "(q, value, block[blocks + b], block[b]",
     ),
     fault("nearest.cu", "nearest", "ties", "v == than.v && i < than.i", "v == than.v && i > than.i"),
     fault("nearest.cu", "nearest", "last lane", "if (lane > at)", "if (lane >= at + 2)"),
@@ -205,7 +205,12 @@ pub(super) fn run(place: &Place) -> Result<bool> {
         if outcome.passed {
             outcome = attempt(Program::test(&root, &root, fault.test, true))?;
         }
-        let word = outcome.said.lines().find(|l| !l.trim().is_empty() && !l.starts_with("=====")).unwrap_or("stopped").to_owned();
+        let word = outcome
+            .said
+            .lines()
+            .find(|l| !l.trim().is_empty() && !l.starts_with("====="))
+            .unwrap_or("stopped")
+            .to_owned();
         Ok(report(fault, !outcome.passed, &word))
     })?;
     let launches: Vec<(usize, &Fault)> = LAUNCHES.iter().enumerate().collect();

@@ -58,7 +58,8 @@ fn length(file: &File, text: &str, faults: &mut Vec<Fault>) {
 /// Whether ARCHITECTURE.md lets this file hold `unsafe`.
 fn may_be_unsafe(path: &str) -> bool {
     let name = path.rsplit('/').next().unwrap_or(path);
-    path.starts_with("crates/tensor/src/") || (path.starts_with("kernels/src/") && name.starts_with("cpu"))
+    let device = name.starts_with("cpu") || name.starts_with("cuda") || path.contains("/cuda/");
+    path.starts_with("crates/tensor/src/") || (path.starts_with("kernels/src/") && device)
 }
 
 fn unsafety(file: &File, text: &str, code: &str, faults: &mut Vec<Fault>) {
@@ -68,13 +69,18 @@ fn unsafety(file: &File, text: &str, code: &str, faults: &mut Vec<Fault>) {
     for (i, line) in code.iter().enumerate() {
         let lets = line.contains("allow(") || line.contains("expect(");
         if !allowed && lets && has_word(line, "unsafe_code") {
-            faults.push(file.fault(i + 1, "allows unsafe code, which has its place in kernels' cpu*.rs and in tensor"));
+            faults.push(file.fault(
+                i + 1,
+                "allows unsafe code, which has its place in kernels' cpu*.rs and cuda*.rs and in tensor",
+            ));
         }
         if !has_word(line, "unsafe") {
             continue;
         }
         if !allowed {
-            faults.push(file.fault(i + 1, "holds `unsafe`, which has its place in kernels' cpu*.rs and in tensor"));
+            faults.push(
+                file.fault(i + 1, "holds `unsafe`, which has its place in kernels' cpu*.rs and cuda*.rs and in tensor"),
+            );
         } else if opens_block(line, code.get(i + 1).copied().unwrap_or_default()) {
             let argued = lines[i.saturating_sub(NEAR)..=i].iter().any(|l| l.contains("SAFETY:"));
             if !argued {

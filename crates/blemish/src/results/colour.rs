@@ -17,7 +17,8 @@ const INFERNO: [[u8; 3]; 11] = [
 
 /// The colour of a calibrated score.
 pub(super) fn colour(score: f64) -> [u8; 3] {
-    let at = score.clamp(0.0, 1.0) * (INFERNO.len() - 1) as f64;
+    let score = if score.is_nan() { 0.0 } else { score.clamp(0.0, 1.0) };
+    let at = score * (INFERNO.len() - 1) as f64;
     let low = (at as usize).min(INFERNO.len() - 2);
     let share = at - low as f64;
     std::array::from_fn(|c| {

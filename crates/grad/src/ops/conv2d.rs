@@ -164,7 +164,9 @@ impl Job {
     pub(super) fn input_gradient(&self, g: &[f32], weight: &[f32]) -> Result<Vec<f32>> {
         let (outputs, width) = (self.outputs(), self.windows.out.1);
         let weights: Vec<Vec<f32>> = (0..self.groups)
-            .map(|group| taps_first(weight, group * self.per_group..(group + 1) * self.per_group, self.inputs, self.taps()))
+            .map(|group| {
+                taps_first(weight, group * self.per_group..(group + 1) * self.per_group, self.inputs, self.taps())
+            })
             .collect();
         let depth = self.windows.row(self.inputs);
         let mut dx = vec![0.0; self.n * self.image()];

@@ -47,7 +47,8 @@ pub fn conv_transpose2d(
     let outputs = per_group * groups;
     let sizes = size(h, kh).zip(size(w, kw)).filter(|s| s.0 > 0 && s.1 > 0);
     // The convolution whose adjoint this is: from our output to our input.
-    let windows = sizes.and_then(|s| Windows::new(s, outputs, (kh, kw), (stride, padding, 1))).filter(|v| v.out == (h, w));
+    let windows =
+        sizes.and_then(|s| Windows::new(s, outputs, (kh, kw), (stride, padding, 1))).filter(|v| v.out == (h, w));
     let fits = groups > 0
         && inputs == channels
         && inputs.is_multiple_of(groups)

@@ -62,9 +62,8 @@ pub fn bce_loss(tape: &mut Tape, x: &Var, target: &[f32]) -> Result<Var> {
         return Err(shape_error("bce_loss", format!("{n} targets, at least one"), target.len()));
     }
     let pairs = x.data().iter().zip(target);
-    let total: f64 = pairs
-        .map(|(x, t)| f64::from(-(t * x.ln().max(-100.0) + (1.0 - t) * (1.0 - x).ln().max(-100.0))))
-        .sum();
+    let total: f64 =
+        pairs.map(|(x, t)| f64::from(-(t * x.ln().max(-100.0) + (1.0 - t) * (1.0 - x).ln().max(-100.0)))).sum();
     let (saved, target) = (x.clone(), target.to_vec());
     Ok(tape.push(value("bce_loss", &[], vec![(total / n as f64) as f32])?, &[x], move |g, grads| {
         let slope = |(x, t): (&f32, &f32)| g[0] * (x - t) / (x * (1.0 - x)).max(1e-12) / n as f32;

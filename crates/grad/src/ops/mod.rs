@@ -29,8 +29,8 @@ mod shape;
 mod ssim;
 
 pub use arithmetic::{add, affine, mul, scale, sub};
-pub use conv2d::{Conv, conv2d};
 pub use conv_transpose2d::{ConvTranspose, conv_transpose2d};
+pub use conv2d::{Conv, conv2d};
 pub use interpolate::{Interpolation, interpolate, pad_reflect};
 pub use linear::linear;
 pub use loss::{bce_loss, cross_entropy, l1_loss, mse_loss, smooth_l1_loss};

@@ -102,7 +102,8 @@ pub(super) fn outputs_first(
     weight: &mut [f32],
 ) {
     let count = outputs.len();
-    for (o, filter) in weight[outputs.start * inputs * taps..][..count * inputs * taps].chunks_exact_mut(inputs * taps).enumerate()
+    for (o, filter) in
+        weight[outputs.start * inputs * taps..][..count * inputs * taps].chunks_exact_mut(inputs * taps).enumerate()
     {
         for i in 0..inputs {
             for t in 0..taps {

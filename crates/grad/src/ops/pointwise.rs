@@ -37,7 +37,13 @@ impl Unary {
         match self {
             Unary::Relu => x.max(0.0),
             Unary::Relu6 => x.clamp(0.0, 6.0),
-            Unary::LeakyRelu(slope) => if x > 0.0 { x } else { slope * x },
+            Unary::LeakyRelu(slope) => {
+                if x > 0.0 {
+                    x
+                } else {
+                    slope * x
+                }
+            }
             Unary::Sigmoid => sigmoid(x),
             Unary::LogSigmoid => x.min(0.0) - (-x.abs()).exp().ln_1p(),
             Unary::Tanh => x.tanh(),
@@ -56,9 +62,21 @@ impl Unary {
     fn slope(self, x: f32, y: f32) -> f32 {
         let inside = |low: f32, high: f32| if x > low && x < high { 1.0 } else { 0.0 };
         match self {
-            Unary::Relu => if x > 0.0 { 1.0 } else { 0.0 },
+            Unary::Relu => {
+                if x > 0.0 {
+                    1.0
+                } else {
+                    0.0
+                }
+            }
             Unary::Relu6 => inside(0.0, 6.0),
-            Unary::LeakyRelu(slope) => if x > 0.0 { 1.0 } else { slope },
+            Unary::LeakyRelu(slope) => {
+                if x > 0.0 {
+                    1.0
+                } else {
+                    slope
+                }
+            }
             Unary::Sigmoid => y * (1.0 - y),
             Unary::LogSigmoid => sigmoid(-x),
             Unary::Tanh => 1.0 - y * y,

@@ -84,7 +84,14 @@ impl Adam {
                 return;
             }
             state.steps[i] += 1;
-            self.update(param.data_mut(), &mut state.exp_avg[i], &mut state.exp_avg_sq[i], gradient, state.steps[i], lr);
+            self.update(
+                param.data_mut(),
+                &mut state.exp_avg[i],
+                &mut state.exp_avg_sq[i],
+                gradient,
+                state.steps[i],
+                lr,
+            );
         });
         error.map_or(Ok(()), Err)
     }
@@ -96,7 +103,8 @@ impl Adam {
         let size = (f64::from(lr) / power(b1)) as f32;
         let root = power(b2).sqrt() as f32;
         let shrink = 1.0 - lr * self.weight_decay;
-        let tasks = p.par_chunks_mut(CHUNK).zip(m.par_chunks_mut(CHUNK)).zip(v.par_chunks_mut(CHUNK)).zip(g.par_chunks(CHUNK));
+        let tasks =
+            p.par_chunks_mut(CHUNK).zip(m.par_chunks_mut(CHUNK)).zip(v.par_chunks_mut(CHUNK)).zip(g.par_chunks(CHUNK));
         tasks.for_each(|(((p, m), v), g)| {
             for (((p, m), v), g) in p.iter_mut().zip(m).zip(v).zip(g) {
                 let mut g = *g;

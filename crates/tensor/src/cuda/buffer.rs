@@ -38,7 +38,8 @@ impl<T: Plain> Buffer<T> {
         let bytes = held.saturating_mul(size_of::<T>());
         let share = cuda.budget().reserve(bytes)?;
         // SAFETY: the contents are arbitrary, which a `Plain` may be.
-        let slice = unsafe { cuda.stream().alloc::<T>(held) }.map_err(refused(format!("{bytes} bytes of GPU memory")))?;
+        let slice =
+            unsafe { cuda.stream().alloc::<T>(held) }.map_err(refused(format!("{bytes} bytes of GPU memory")))?;
         Ok(Buffer { cuda: cuda.clone(), slice, len, _share: share })
     }
 

@@ -133,7 +133,10 @@ impl Cuda {
             return Ok(Arc::clone(loaded));
         }
         if module.text.contains('\0') {
-            return Err(TensorError::Launch { kernel: module.name.to_owned(), what: "its PTX holds a zero".to_owned() });
+            return Err(TensorError::Launch {
+                kernel: module.name.to_owned(),
+                what: "its PTX holds a zero".to_owned(),
+            });
         }
         let handle = self.0.context.load_module(Ptx::from_src(module.text));
         let handle = handle.map_err(refused(format!("loading the kernels of {}", module.name)))?;

@@ -65,7 +65,10 @@ enum Argument {
 impl<'a> Launch<'a> {
     pub(super) fn new(cuda: &'a Cuda, module: &Loaded, kernel: &'static str) -> Result<Self> {
         let Some(wanted) = module.signatures.0.get(kernel).cloned() else {
-            return Err(TensorError::Launch { kernel: kernel.to_owned(), what: "its module has no such kernel".to_owned() });
+            return Err(TensorError::Launch {
+                kernel: kernel.to_owned(),
+                what: "its module has no such kernel".to_owned(),
+            });
         };
         let function = module.handle.load_function(kernel).map_err(refused(format!("loading kernel {kernel}")))?;
         let (arguments, fault) = (Vec::with_capacity(wanted.len()), None);
@@ -148,7 +151,8 @@ impl<'a> Launch<'a> {
     unsafe fn start(self, grid: (u32, u32), threads: u32, shared: u32, cooperative: bool) -> Result<()> {
         self.check(grid, threads, shared)?;
         self.ask_for(shared)?;
-        let config = LaunchConfig { grid_dim: (grid.0, grid.1, 1), block_dim: (threads, 1, 1), shared_mem_bytes: shared };
+        let config =
+            LaunchConfig { grid_dim: (grid.0, grid.1, 1), block_dim: (threads, 1, 1), shared_mem_bytes: shared };
         let mut builder = self.cuda.stream().launch_builder(&self.function);
         for argument in &self.arguments {
             match argument {
@@ -179,23 +183,28 @@ impl<'a> Launch<'a> {
     }
 
     fn check(&self, grid: (u32, u32), threads: u32, shared: u32) -> Result<()> {
-        let fault = |what: String| Err(TensorError::Launch { kernel: self.kernel.to_owned(), what });
-        if let Some(what) = &self.fault {
-            return fault(what.clone());
-        }
-        let given: Vec<&str> = self.arguments.iter().map(Argument::ptx_type).collect();
-        if given != self.wanted {
-            return fault(format!("it takes {:?}, given {given:?}", self.wanted));
-        }
         let largest = self.cuda.info().shared_memory;
-        if grid.0 == 0 || grid.1 == 0 || grid.0 > i32::MAX as u32 || grid.1 > 65_535 || !(1..=1024).contains(&threads) {
-            return fault(format!("a grid of {grid:?} blocks of {threads} threads"));
+        let fault = self.fault.clone().or_else(|| mismatch(&self.wanted, &self.arguments));
+        match fault.or_else(|| impossible(grid, threads, shared, largest)) {
+            Some(what) => Err(TensorError::Launch { kernel: self.kernel.to_owned(), what }),
+            None => Ok(()),
         }
-        if shared > largest.max(SHARED) {
-            return fault(format!("{shared} bytes of shared memory, where a block can have {largest}"));
-        }
-        Ok(())
     }
+}
+
+/// What is wrong with arguments for parameters of these types.
+fn mismatch(wanted: &[String], arguments: &[Argument]) -> Option<String> {
+    let given: Vec<&str> = arguments.iter().map(Argument::ptx_type).collect();
+    (given != wanted).then(|| format!("it takes {wanted:?}, given {given:?}"))
+}
+
+/// What is wrong with a shape that no GPU, or not this one, can run.
+fn impossible((x, y): (u32, u32), threads: u32, shared: u32, largest: u32) -> Option<String> {
+    if x == 0 || y == 0 || x > i32::MAX as u32 || y > 65_535 || !(1..=1024).contains(&threads) {
+        return Some(format!("a grid of {x} by {y} blocks of {threads} threads"));
+    }
+    let most = largest.max(SHARED);
+    (shared > most).then(|| format!("{shared} bytes of shared memory, where a block can have {most}"))
 }
 
 impl Argument {
@@ -220,5 +229,32 @@ mod tests {
         assert_eq!(read.0["f"], ["u64", "u32"]);
         assert_eq!(read.0["g"], ["f32"]);
         assert!(read.0["h"].is_empty());
+    }
+
+    #[test]
+    fn arguments_that_the_ptx_does_not_declare_are_refused() {
+        let wanted = ["u64", "u32", "f32"].map(str::to_owned);
+        let right = [Argument::Pointer(8), Argument::Int(1), Argument::Float(0.5)];
+        assert_eq!(mismatch(&wanted, &right), None);
+        let [a, b, c] = right;
+        for wrong in [&[a, b][..], &[a, c, b], &[a, b, c, c], &[]] {
+            assert!(mismatch(&wanted, wrong).is_some(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn shapes_that_cannot_run_are_refused() {
+        assert_eq!(impossible((1 << 30, 65_535), 1024, 99 << 10, 99 << 10), None);
+        for (grid, threads, shared) in [
+            ((0, 1), 32, 0),
+            ((1, 0), 32, 0),
+            ((1 << 31, 1), 32, 0),
+            ((1, 65_536), 32, 0),
+            ((1, 1), 0, 0),
+            ((1, 1), 1025, 0),
+        ] {
+            assert!(impossible(grid, threads, shared, 99 << 10).is_some(), "{grid:?} {threads} {shared}");
+        }
+        assert!(impossible((1, 1), 32, (99 << 10) + 1, 99 << 10).is_some());
     }
 }

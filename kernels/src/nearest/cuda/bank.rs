@@ -207,7 +207,7 @@ impl Sieve {
         let launch =
             cuda.launch(NEAREST_80, "nearest_rerank")?.input(query).input(&bank.rows).input(&norm).input(&loss);
         let launch = launch.input(&self.block).input(&values).output(&mut found.0).output(&mut found.1);
-        let launch = launch.int(m).int(n).int(d).int(k).int(kept);
+        let launch = launch.float(self.scale).int(m).int(n).int(d).int(k).int(kept);
         // SAFETY: the sizes are those above; m kept results out, kept <= min(32, n).
         unsafe { launch.run((grid(m, 8), 1), THREADS, 0) }?;
         Ok(found)
