@@ -11,7 +11,7 @@ use crate::{needs, shell};
 
 /// What the demo trains; picked by measuring which backbone and layers do best on the demo set without weights.
 const BACKBONE: &str = "resnet18";
-const LAYERS: &str = "layer1,layer2,layer3";
+const LAYERS: &str = "layer1,layer2";
 const MODELS: [&str; 2] = ["padim", "patchcore"];
 const CATEGORIES: [&str; 2] = ["weave", "bolt"];
 /// Where the demo set goes.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::{needs, shell, tidy};
+use crate::{emu, needs, ptx, shell, tidy};
 
 /// Tests counted over all test binaries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -25,7 +25,7 @@ pub(crate) fn run(args: &[String]) -> Result<bool> {
     let mut stages = Stages::default();
     heading("needs");
     needs::ensure(false)?;
-    let mut skipped = vec!["GPU tests: this version computes on the CPU alone".to_owned()];
+    let mut skipped = vec!["GPU: kernels run in the emulator and on a stand-in driver only".to_owned()];
     if filter.is_none() {
         stages.run("tidy", || tidy::run(&root));
         let all = ["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"];
@@ -50,6 +50,10 @@ pub(crate) fn run(args: &[String]) -> Result<bool> {
         command.args(["test", "--workspace", "--no-fail-fast", "--doc", "--quiet"]);
         tests(command, filter, &mut count)
     });
+    if filter.is_none() {
+        stages.run("CUDA kernels, emulated", || emu::run(&[]));
+        stages.run("PTX", || ptx::run("ptx", &["--check".to_owned()]));
+    }
     heading("summary");
     print!("{}", stages.table());
     for what in skipped {
