@@ -114,6 +114,9 @@ pub(crate) struct Train {
     /// Then cut this much out of the centre
     #[arg(long, value_name = "PIXELS")]
     pub(crate) center_crop: Option<usize>,
+    /// Whose reading of the paper: anomalib or paper
+    #[arg(long)]
+    pub(crate) mode: Option<String>,
     /// PatchCore: share of patches kept
     #[arg(long, value_name = "SHARE")]
     pub(crate) coreset_ratio: Option<f64>,

@@ -125,6 +125,7 @@ pub(crate) fn config(args: &Args, command: &Train) -> anyhow::Result<Config> {
     let stretch = |s: usize| json!({"stretch": {"height": s, "width": s}});
     set("preprocess.resize", command.image_size.map(stretch))?;
     set("preprocess.crop", command.center_crop.map(|c| json!([c, c])))?;
+    set("mode", command.mode.as_ref().map(|v| json!(v)))?;
     set("coreset_ratio", command.coreset_ratio.map(|v| json!(v)))?;
     set("n_features", command.n_features.map(|v| json!(v)))?;
     set("false_reject_rate", command.false_reject_rate.map(|v| json!(v)))?;

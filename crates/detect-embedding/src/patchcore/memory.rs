@@ -1,6 +1,7 @@
 use blemish_core::{AnomalyMap, CoreError, Prediction};
 use blemish_kernels::nearest::{Bank, pairwise_squared};
-use blemish_kernels::{blur, resize};
+use blemish_kernels::blur::{self, Border};
+use blemish_kernels::resize;
 use ndarray::{Array2, ArrayView2, Axis};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -133,42 +134,18 @@ impl MemoryBank {
         let sigma = self.scoring.sigma;
         match self.scoring.mode {
             Mode::Anomalib => Ok(AnomalyMap::from_patches(scores, size, true, sigma)?),
-            Mode::Paper if sigma == 0.0 => Ok(AnomalyMap::new(resize::bilinear_2d(scores, size)?)),
             Mode::Paper => {
                 let up = resize::bilinear_2d(scores, size)?;
-                // Repeated beyond the reach of the kernel, so that its own borders do not matter.
-                let reach = (4.0 * sigma + 0.5) as usize;
-                let wide = symmetric(up.view(), reach);
-                let blurred = blur::gaussian(wide.view(), sigma)?;
-                let inside = ndarray::s![reach..reach + size.0, reach..reach + size.1];
-                Ok(AnomalyMap::new(blurred.slice(inside).to_owned()))
+                Ok(AnomalyMap::new(blur::gaussian_with(up.view(), sigma, Border::Symmetric)?))
             }
         }
     }
-}
-
-/// Mirrors a map at its borders, the edge repeated, `reach` pixels far on each side.
-fn symmetric(map: ArrayView2<'_, f32>, reach: usize) -> Array2<f32> {
-    let (h, w) = map.dim();
-    let mirror = |i: usize, n: usize| {
-        let period = 2 * n;
-        let at = (i + period * reach.div_ceil(period) - reach) % period;
-        if at < n { at } else { period - 1 - at }
-    };
-    Array2::from_shape_fn((h + 2 * reach, w + 2 * reach), |(y, x)| map[[mirror(y, h), mirror(x, w)]])
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use ndarray::array;
-
-    #[test]
-    fn mirrors_repeat_the_edge() {
-        let wide = symmetric(array![[1.0, 2.0, 3.0]].view(), 4);
-        assert_eq!(wide.row(0).to_vec(), [3.0, 3.0, 2.0, 1.0, 1.0, 2.0, 3.0, 3.0, 2.0, 1.0, 1.0]);
-        assert_eq!(wide.dim(), (9, 11));
-    }
 
     #[test]
     fn a_flat_map_stays_flat_in_paper_mode() {
