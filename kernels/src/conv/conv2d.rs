@@ -7,6 +7,9 @@ use crate::Par;
 use crate::error::{KernelError, Result, shape_error};
 use crate::gemm::Isa;
 
+/// Most values of an image: offsets into it, padding included, are 32 bits wide.
+const LARGEST: usize = 1 << 30;
+
 /// How a convolution is computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -128,7 +131,7 @@ impl Conv2d {
         let Some(out) = self.output_size(h, w).ok().filter(|_| n > 0) else { return 0 };
         match &self.weights {
             Weights::Winograd(weights) => weights.workspace(&self.spec, out, Par::Rayon),
-            Weights::Pieces(weights) => weights.workspace(&self.spec, out),
+            Weights::Pieces(weights) => weights.workspace(&self.spec, (h, w), out),
             Weights::Depthwise(_) | Weights::Direct(_) => 0,
         }
     }
@@ -151,8 +154,8 @@ impl Conv2d {
         let (oh, ow) = self.output_size(h, w)?;
         let image = h * w * self.spec.in_channels;
         let out = oh * ow * self.spec.out_channels;
-        if Some(input.len()) != n.checked_mul(image) || u32::try_from(image).is_err() {
-            return Err(shape_error("conv", format!("input of {n} x {image}, below 2^32 an image"), input.len()));
+        if Some(input.len()) != n.checked_mul(image) || image >= LARGEST {
+            return Err(shape_error("conv", format!("input of {n} x {image}, below {LARGEST} an image"), input.len()));
         }
         for (what, len) in [("output", Some(output.len())), ("residual", residual.map(<[f32]>::len))] {
             if len.is_some_and(|len| Some(len) != n.checked_mul(out)) {
