@@ -79,8 +79,7 @@ impl Mixing {
                     for (j, b) in matrix.outer_iter().enumerate().take(i + 1) {
                         let dot: f64 = a.iter().zip(&b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
                         let off = (dot - f64::from(u8::from(i == j))).abs();
-                        // Not `off > ..`: NaN must fail too.
-                        if !(off <= 1e-4) {
+                        if off.is_nan() || off > 1e-4 {
                             return bad(format!("rows {i} and {j} are not orthonormal"));
                         }
                     }
