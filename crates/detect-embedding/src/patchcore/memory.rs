@@ -1,6 +1,6 @@
 use blemish_core::{AnomalyMap, CoreError, Prediction};
-use blemish_kernels::nearest::{Bank, pairwise_squared};
 use blemish_kernels::blur::{self, Border};
+use blemish_kernels::nearest::{Bank, pairwise_squared};
 use blemish_kernels::resize;
 use ndarray::{Array2, ArrayView2, Axis};
 use rayon::prelude::*;
