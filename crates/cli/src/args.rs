@@ -18,7 +18,7 @@ pub(crate) struct Args {
     #[arg(long, global = true)]
     pub(crate) json: bool,
     /// Threads; one a core if not given. Results do not depend on it
-    #[arg(long, global = true)]
+    #[arg(long, global = true, value_name = "N")]
     pub(crate) threads: Option<usize>,
     /// The only source of randomness
     #[arg(long, global = true)]

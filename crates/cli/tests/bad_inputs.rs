@@ -195,6 +195,8 @@ fn arguments_that_name_nothing() {
     refused("unknown layer", &output, &["blocks.99", "blocks.1"]);
     let output = train(&["--data", "mvtec/screw", "--device", "cuda:0"]);
     refused("no such device", &output, &["cuda"]);
+    let output = train(&["--data", "mvtec/screw", "--threads", "1000000"]);
+    refused("a million threads", &output, &["threads", "1024"]);
     let output = blemish(f, &["train", "--data", "mvtec/screw", "--image-size", "0"]);
     refused("size zero", &output, &["resize", "0 pixels"]);
     no_leftovers(f);

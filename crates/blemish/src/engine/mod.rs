@@ -16,6 +16,9 @@ pub use train::Trained;
 
 use crate::{Config, Error, Result};
 
+/// More threads than any machine has use for; a slip beyond it would bring the machine to a halt.
+const MAX_THREADS: usize = 1024;
+
 /// A pool of threads and a device. Results do not depend on the number of threads.
 pub struct Engine {
     pool: ThreadPool,
@@ -28,6 +31,10 @@ impl Engine {
     /// # Errors
     /// A device that is not there.
     pub fn new(config: &Config) -> Result<Engine> {
+        if config.threads > MAX_THREADS {
+            let why = format!("{}; 0 (one a core) to {MAX_THREADS} are possible", config.threads);
+            return Err(Error::Setting { key: "threads".to_owned(), why });
+        }
         let device = Device::parse(&config.device).map_err(blemish_core::CoreError::from)?;
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(config.threads)
