@@ -104,6 +104,18 @@ impl Config {
         })
     }
 
+    /// Checks the values that no single type can: before hours of work, not after.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] with what is possible.
+    pub fn validate(&self) -> Result<()> {
+        if !(0.0..1.0).contains(&self.false_reject_rate) {
+            let why = format!("{}; a share from 0 to below 1 is possible", self.false_reject_rate);
+            return Err(Error::Setting { key: "false_reject_rate".to_owned(), why });
+        }
+        Ok(())
+    }
+
     /// Sets one value; `key` has dots between tables, and a key without a table that the model knows is the model's.
     ///
     /// # Errors
@@ -272,6 +284,21 @@ mod tests {
         let error = read("c.toml", "[padim]\nepsilon = \"lots\"").unwrap().model_params().unwrap_err().to_string();
         assert!(error.contains("padim.epsilon"), "{error}");
         assert!(read("c.ini", "").unwrap_err().to_string().contains(".toml"));
+    }
+
+    #[test]
+    fn values_out_of_range_are_refused_at_once() {
+        assert!(Config::default().validate().is_ok());
+        for (key, value) in
+            [("false_reject_rate", json!(1.0)), ("false_reject_rate", json!(-0.1)), ("threads", json!(1_000_000))]
+        {
+            let mut config = Config::default();
+            config.set(key, value).unwrap();
+            let error = crate::Engine::new(&config).err().map(|e| e.to_string()).unwrap_or_default();
+            assert!(error.contains(key) && error.contains("possible"), "{error}");
+        }
+        let nan = Config { false_reject_rate: f64::NAN, ..Config::default() };
+        assert!(nan.validate().is_err());
     }
 
     #[test]

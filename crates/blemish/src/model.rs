@@ -1,6 +1,6 @@
 use std::path::Path;
 
-use blemish_core::{Decision, Detect, ModelFile, ModelWriter};
+use blemish_core::{Decision, Detect, Image, ModelFile, ModelWriter};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -15,7 +15,7 @@ pub struct LearntFrom {
     pub category: String,
     /// Good pictures learnt from.
     pub train: usize,
-    /// Pictures the thresholds were found with.
+    /// Pictures the thresholds were found with that were not learnt from; 0 if they come from the training pictures.
     pub val: usize,
 }
 
@@ -75,6 +75,21 @@ impl Model {
             seed: file.get("seed")?,
             learnt_from: file.get("learnt_from")?,
         })
+    }
+
+    /// The small pictures a model file holds for its self-test.
+    ///
+    /// # Errors
+    /// Anything but a model file with probe pictures.
+    pub fn probes(path: &Path) -> Result<Vec<Image>> {
+        let file = ModelFile::open(path)?;
+        let count = file.tensor::<f32>("self_test.scores", &[None])?.len();
+        let probe = |i: usize| -> Result<Image> {
+            let tensor = file.tensor::<u8>(&format!("self_test.{i}"), &[None, None, None])?;
+            let view = tensor.view::<u8, ndarray::Ix3>().map_err(blemish_core::CoreError::from)?;
+            Ok(Image::from_u8(view.to_owned())?)
+        };
+        (0..count).map(probe).collect()
     }
 
     /// The model in a line or two.

@@ -84,6 +84,13 @@ impl Store {
             .tempfile_in(&self.folder)
             .map_err(Error::io(&self.folder))?;
         std::fs::copy(path, part.path()).map_err(Error::io(path))?;
+        // A temporary file is private; the cache may be shared, as what is downloaded is.
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            let readable = std::fs::Permissions::from_mode(0o644);
+            part.as_file().set_permissions(readable).map_err(Error::io(part.path()))?;
+        }
         part.persist(&to).map_err(|e| Error::Io { path: to.clone(), source: e.error })?;
         Ok(to)
     }
@@ -148,5 +155,45 @@ fn sha256(path: &Path) -> Result<String> {
             return Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect());
         }
         hash.update(&buffer[..n]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::download::tests::serve;
+    use super::*;
+
+    /// A published file of this content; `prefix` as its sum begins.
+    fn published(url: String, prefix: &str, bytes: u64) -> File {
+        let text = |s: &str| -> &'static str { Box::leak(s.to_owned().into_boxed_str()) };
+        File { name: "w.pth", net: "resnet18", url: text(&url), sha256_prefix: text(prefix), bytes, about: "" }
+    }
+
+    #[test]
+    fn other_content_than_published_never_gets_its_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::new(dir.path().join("cache"));
+        let body = vec![7u8; 100_000];
+        let file = published(serve(body.clone(), 1, usize::MAX), "00000000", 100_000);
+        let error = store.pull(&file, &Session::quiet(0)).unwrap_err().to_string();
+        assert!(error.contains("SHA-256") && error.contains("00000000"), "{error}");
+        assert_eq!(std::fs::read_dir(store.folder()).unwrap().count(), 0, "nothing is left to go on with");
+    }
+
+    #[test]
+    fn a_pull_goes_on_and_then_needs_no_network() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::new(dir.path());
+        let body: Vec<u8> = (0..150_000u32).map(|i| (i % 253) as u8).collect();
+        std::fs::write(dir.path().join("sum"), &body).unwrap();
+        let sum = sha256(&dir.path().join("sum")).unwrap();
+        let file = published(serve(body.clone(), 2, 60_000), &sum[..8], 150_000);
+        assert!(store.pull(&file, &Session::quiet(0)).is_err(), "the first connection breaks off");
+        assert!(!store.path(&file).exists(), "half a file has no name");
+        let path = store.pull(&file, &Session::quiet(0)).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), body);
+        // The server answers twice only.
+        assert_eq!(store.pull(&file, &Session::quiet(0)).unwrap(), path);
+        assert_eq!(store.find("resnet18"), None, "only published names and imported ones are looked for");
     }
 }

@@ -157,7 +157,7 @@ pub(crate) struct Test {
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Predict {
-    /// Pictures: files, folders, patterns, or - for a list on stdin
+    /// Pictures: files, folders, patterns, or - for a list of files on stdin, one a line
     #[arg(value_name = "PICTURES")]
     pub(crate) pictures: Vec<String>,
     /// The model
@@ -182,8 +182,8 @@ pub(crate) struct Predict {
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Bench {
-    /// Pictures: files, folders, patterns
-    #[arg(value_name = "PICTURES", required = true)]
+    /// Pictures: files, folders, patterns; the model's own probe pictures if none are given
+    #[arg(value_name = "PICTURES")]
     pub(crate) pictures: Vec<String>,
     /// The model
     #[arg(long, value_name = "FILE")]

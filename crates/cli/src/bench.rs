@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use blemish::core::{ImageSource, Progress, Session};
+use blemish::core::{CoreError, Image, ImageSource, Progress, Session};
 use blemish::datasets::{Files, expand};
 use blemish::{Engine, Error, Model, regions};
 use serde_json::json;
@@ -12,15 +12,39 @@ use crate::{progress::Bars, say, train};
 
 const STAGES: [&str; 5] = ["decode", "preprocess", "score", "post", "all"];
 
+/// A model's own probe pictures.
+struct Probes(Vec<Image>);
+
+impl ImageSource for Probes {
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn name(&self, index: usize) -> String {
+        format!("probe {index}")
+    }
+
+    fn get(&self, index: usize) -> Result<Image, CoreError> {
+        let missing = || CoreError::Image { path: self.name(index), why: "there is no such probe".to_owned() };
+        self.0.get(index).cloned().ok_or_else(missing)
+    }
+}
+
 pub(crate) fn run(args: &Args, command: &Bench, progress: &Bars) -> anyhow::Result<u8> {
     let config = train::base(args)?;
     let engine = Engine::new(&config)?;
     let model = engine.install(|| Model::load(&command.model_file))?;
-    let paths = expand(&command.pictures).map_err(Error::from)?;
-    if paths.is_empty() {
-        anyhow::bail!("{} holds no pictures", command.pictures.join(", "));
+    let own = command.pictures.is_empty();
+    let source: Box<dyn ImageSource> = if own {
+        Box::new(Probes(Model::probes(&command.model_file)?))
+    } else {
+        Box::new(Files::unlabelled(expand(&command.pictures).map_err(Error::from)?))
+    };
+    if source.is_empty() {
+        anyhow::bail!("there are no pictures to measure with.\nGive files, folders or patterns");
     }
-    let source = Files::unlabelled(paths);
+    // Probe pictures are in memory: there is nothing to decode.
+    let shown = usize::from(own)..STAGES.len();
     let mut times: [Vec<Duration>; 5] = Default::default();
     // The first ones warm caches and are not counted.
     let warm = 3;
@@ -57,7 +81,7 @@ pub(crate) fn run(args: &Args, command: &Bench, progress: &Bars) -> anyhow::Resu
         Session { device: blemish::tensor::Device::cpu(), seed: config.seed, progress: progress as &dyn Progress };
     let start = Instant::now();
     let mut scored = 0usize;
-    engine.score(&model, &source, config.min_region_area, &session, "bench", &mut |_, outcome| {
+    engine.score(&model, source.as_ref(), config.min_region_area, &session, "bench", &mut |_, outcome| {
         scored += usize::from(outcome.is_ok());
         Ok(())
     })?;
@@ -67,9 +91,9 @@ pub(crate) fn run(args: &Args, command: &Bench, progress: &Bars) -> anyhow::Resu
         list[rank - 1].as_secs_f64() * 1e3
     };
     if args.json {
-        let stages: serde_json::Map<_, _> = STAGES
+        let stages: serde_json::Map<_, _> = STAGES[shown.clone()]
             .iter()
-            .zip(&times)
+            .zip(&times[shown])
             .map(|(name, list)| {
                 (
                     (*name).to_owned(),
@@ -80,16 +104,18 @@ pub(crate) fn run(args: &Args, command: &Bench, progress: &Bars) -> anyhow::Resu
         let value = json!({
             "model": model.detector.kind(),
             "threads": engine.threads(),
+            "probes": own,
             "pictures": times[0].len(),
             "latency": stages,
             "images_per_second": per_second,
         });
         say::out(&value.to_string())?;
     } else {
-        let mut text =
-            format!(" {}\n {} threads, {} pictures one by one\n\n", model.summary(), engine.threads(), times[0].len());
+        let what =
+            if own { "times one of the model's small probe pictures, not decoded" } else { "pictures one by one" };
+        let mut text = format!(" {}\n {} threads, {} {what}\n\n", model.summary(), engine.threads(), times[0].len());
         text += &format!(" {:<12} {:>9} {:>9} {:>9}\n", "ms", "p50", "p95", "p99");
-        for (name, list) in STAGES.iter().zip(&times) {
+        for (name, list) in STAGES[shown.clone()].iter().zip(&times[shown]) {
             text += &format!(" {name:<12} {:>9.2} {:>9.2} {:>9.2}\n", at(list, 0.5), at(list, 0.95), at(list, 0.99));
         }
         text += &format!("\n together: {per_second:.1} pictures a second");

@@ -52,7 +52,7 @@ pub(crate) fn run(args: &Args, command: &Predict, progress: &Bars) -> anyhow::Re
             return Err(Error::Core(blemish::core::CoreError::Interrupted));
         }
         if let (Some(folder), Ok(scored)) = (&command.save, &outcome) {
-            let png = draw(&Panel { scored, pixel: model.decision.pixel.as_ref(), mask: None })?;
+            let png = draw(&Panel { scored, pixel: model.decision.pixel.as_ref(), mask: None, min_region_area: area })?;
             let stem = path.file_stem().unwrap_or_default().to_string_lossy();
             write(&folder.join(format!("{:0digits$}_{stem}.png", index + 1)), &png)?;
         }
@@ -66,32 +66,41 @@ pub(crate) fn run(args: &Args, command: &Predict, progress: &Bars) -> anyhow::Re
     if let Some(folder) = &command.save {
         blemish::results::Run::at(folder).predictions(&lines)?;
     }
-    if !args.quiet && !args.json {
-        say::out(&summary.text(paths.len(), start.elapsed()))?;
-    }
-    Ok(match (summary.skipped, command.fail_on_defect && summary.defects > 0) {
+    let code = match (summary.skipped, command.fail_on_defect && summary.defects > 0) {
         (0, false) => say::OK,
         (_, true) => say::DEFECT,
         _ => say::SKIPPED,
-    })
+    };
+    if !args.quiet && !args.json {
+        say::out(&summary.text(paths.len(), start.elapsed(), code))?;
+    }
+    Ok(code)
 }
 
 /// The pictures asked for; `-` reads a list from stdin.
 fn pictures(command: &Predict) -> anyhow::Result<Vec<PathBuf>> {
     let mut named: Vec<String> = command.pictures.iter().chain(&command.image_path).cloned().collect();
+    let mut listed = Vec::new();
     if let Some(at) = named.iter().position(|name| name == "-") {
         named.remove(at);
         for line in std::io::stdin().lock().lines() {
             let line = line.context("the list on stdin")?;
             if !line.trim().is_empty() {
-                named.push(line.trim().to_owned());
+                listed.push(line.trim().to_owned());
             }
         }
     }
-    if named.is_empty() {
+    if named.is_empty() && listed.is_empty() {
         anyhow::bail!("no pictures were named.\nGive files, folders or patterns, or - for a list on stdin");
     }
-    let paths = expand(&named).map_err(Error::from)?;
+    let mut paths = expand(&named).map_err(Error::from)?;
+    for line in listed {
+        // A list is made by programs: a file that is gone by now is skipped like any unreadable one.
+        match expand(std::slice::from_ref(&line)) {
+            Ok(found) => paths.extend(found),
+            Err(_) => paths.push(PathBuf::from(line)),
+        }
+    }
     if paths.is_empty() {
         anyhow::bail!("{} holds no pictures", named.join(", "));
     }
@@ -132,12 +141,18 @@ impl Summary {
         }
     }
 
-    fn text(&self, all: usize, time: Duration) -> String {
+    fn text(&self, all: usize, time: Duration, code: u8) -> String {
         let plural = |n: usize, word: &str| format!("{n} {word}{}", if n == 1 { "" } else { "s" });
         let mut text = format!(" {}, {}", plural(all, "image"), plural(self.defects, "defect"));
         if self.skipped > 0 {
             text += &format!(", {} skipped", self.skipped);
         }
-        text + &format!(", {:.0} ms per image", time.as_secs_f64() * 1e3 / all.max(1) as f64)
+        text += &format!(", {:.0} ms per image", time.as_secs_f64() * 1e3 / all.max(1) as f64);
+        let reason = match code {
+            say::SKIPPED => "some inputs could not be read",
+            say::DEFECT => "there is a defect",
+            _ => return text,
+        };
+        text + &format!("          exit code {code}: {reason}")
     }
 }

@@ -1,11 +1,11 @@
 //! `blemish train` and `blemish config`.
 
 use anyhow::Context;
-use blemish::core::{Decision, Progress, ThresholdSource};
+use blemish::core::{Progress, ThresholdSource};
 use blemish::datasets::Protocol;
-use blemish::results::Run;
+use blemish::results::{MODEL, Run};
 use blemish::store::Store;
-use blemish::{Config, Engine, Error};
+use blemish::{Config, Engine, Error, Model};
 use serde_json::{Value, json};
 
 use crate::args::{Args, DataArgs, Train};
@@ -27,7 +27,7 @@ pub(crate) fn run(args: &Args, command: &Train, progress: &Bars) -> anyhow::Resu
     }
     let dataset = &trained.dataset;
     let run = Run::new(&config.output, &config.model, &dataset.name, &dataset.category)?;
-    let file = run.folder().join("model.safetensors");
+    let file = run.folder().join(MODEL);
     let saved = trained
         .model
         .save(&file)
@@ -60,7 +60,7 @@ pub(crate) fn run(args: &Args, command: &Train, progress: &Bars) -> anyhow::Resu
             trained.model.learnt_from.train,
             dataset.category,
             trained.time.as_secs_f64(),
-            threshold(decision),
+            threshold(&trained.model),
             file.display(),
             say::size(bytes)
         ))?;
@@ -69,15 +69,22 @@ pub(crate) fn run(args: &Args, command: &Train, progress: &Bars) -> anyhow::Resu
 }
 
 /// The threshold and where it came from, in words.
-pub(crate) fn threshold(decision: &Decision) -> String {
+pub(crate) fn threshold(model: &Model) -> String {
+    let decision = &model.decision;
     let from = match &decision.image_source {
         ThresholdSource::F1Max { good, bad, from_test } => {
             let test = if *from_test { " of the test set (flatters)" } else { "" };
             format!("best F1 on {good} good and {bad} bad pictures{test}")
         }
-        ThresholdSource::Normal { good, false_reject_rate } => {
-            format!("{good} good pictures held out; {:.1} % of good parts expected above it", false_reject_rate * 100.0)
+        // What a picture that was learnt from scores says little of new ones: no rate can be promised.
+        ThresholdSource::Normal { good, .. } if model.learnt_from.val == 0 => {
+            format!("the {good} training pictures themselves; too low, and no rate is promised")
         }
+        ThresholdSource::Normal { good, false_reject_rate } => format!(
+            "{good} good picture{} held out; {:.1} % of good parts expected above it",
+            if *good == 1 { "" } else { "s" },
+            false_reject_rate * 100.0
+        ),
         ThresholdSource::Given => "given".to_owned(),
     };
     format!("threshold {:.4} (raw): {from}", decision.image.threshold)

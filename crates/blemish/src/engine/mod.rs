@@ -29,8 +29,9 @@ impl Engine {
     /// The threads and the device that `config` asks for.
     ///
     /// # Errors
-    /// A device that is not there.
+    /// A device that is not there, or a setting out of its range.
     pub fn new(config: &Config) -> Result<Engine> {
+        config.validate()?;
         if config.threads > MAX_THREADS {
             let why = format!("{}; 0 (one a core) to {MAX_THREADS} are possible", config.threads);
             return Err(Error::Setting { key: "threads".to_owned(), why });

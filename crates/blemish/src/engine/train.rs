@@ -46,21 +46,23 @@ impl Engine {
         let paper = config.data.protocol == Protocol::Paper;
         let val = if paper { &dataset.test } else { &dataset.val };
         let mut evidence = self.evidence(fitted.as_ref(), val, &session, &mut notes)?;
-        if !evidence.iter().any(|e| e.good) {
-            let few = "too few good pictures to hold any out: the thresholds come from the training pictures themselves \
-                       and will be too low; give more pictures";
-            notes.push(few.to_owned());
+        let held_out = evidence.iter().any(|e| e.good);
+        if !held_out {
+            let none = "no good picture is held out: the thresholds come from the training pictures themselves and will be \
+                        too low; give more pictures, or a val_ratio above 0";
+            notes.push(none.to_owned());
             evidence = self.evidence(fitted.as_ref(), &train, &session, &mut notes)?;
         }
-        let decision = decide(&evidence, config.false_reject_rate, paper)?;
-        if paper {
+        let from_test = paper && held_out;
+        let decision = decide(&evidence, config.false_reject_rate, from_test)?;
+        if from_test {
             notes.push("paper protocol: the thresholds were found on the test pictures; they flatter".to_owned());
         }
         let learnt_from = LearntFrom {
             name: dataset.name.clone(),
             category: dataset.category.clone(),
             train: train.len(),
-            val: evidence.len(),
+            val: if held_out { evidence.len() } else { 0 },
         };
         let model = Model { detector: fitted, decision, params, seed: config.seed, learnt_from };
         Ok(Trained { model, dataset, time: start.elapsed(), notes })

@@ -8,10 +8,11 @@
 //! | `predictions.csv`, `predictions.jsonl` | a line for each picture, with score, threshold, verdict and regions |
 //! | `pictures/` | photo, heat map and outlines side by side |
 //!
-//! Runs are numbered; none is ever overwritten. `latest` points to the newest. Every file is written under another name
-//! first and then renamed.
+//! Runs are numbered; none is ever overwritten. `latest` points to the newest that holds a model. Every file is written
+//! under another name first and then renamed.
 
 mod colour;
+mod names;
 mod pictures;
 
 use std::io::Write;
@@ -20,11 +21,15 @@ use std::path::{Path, PathBuf};
 use blemish_core::Label;
 use serde::Serialize;
 
+pub use names::Names;
 pub use pictures::{Panel, draw};
 
 use crate::engine::Scored;
 use crate::regions::Region;
 use crate::{Error, Result};
+
+/// Name of the model in a run's folder.
+pub const MODEL: &str = "model.safetensors";
 
 /// One run's folder.
 #[derive(Clone, Debug)]
@@ -137,13 +142,19 @@ impl Run {
         Ok(())
     }
 
-    /// Lets `latest` beside the folder point to it; a text file where links are not to be had.
+    /// Lets `latest` beside the folder point to it; a text file where links are not to be had. A run without a model does
+    /// not take the place of one that has one: `latest/model.safetensors` stays what it is.
     ///
     /// # Errors
     /// A place that cannot be written.
     pub fn set_latest(&self) -> Result<()> {
-        let (Some(parent), Some(name)) = (self.folder.parent(), self.folder.file_name()) else { return Ok(()) };
+        // Who came here by way of `latest` means the run behind it; a link must never point to itself.
+        let folder = self.folder.canonicalize().map_err(Error::io(&self.folder))?;
+        let (Some(parent), Some(name)) = (folder.parent(), folder.file_name()) else { return Ok(()) };
         let latest = parent.join("latest");
+        if !folder.join(MODEL).is_file() && latest.join(MODEL).is_file() {
+            return Ok(());
+        }
         #[cfg(unix)]
         {
             let part = parent.join(format!(".latest-{}", name.to_string_lossy()));
@@ -154,6 +165,11 @@ impl Run {
             let _ = std::fs::remove_file(&part);
         }
         write(&latest, name.to_string_lossy().as_bytes())
+    }
+
+    /// Removes the pictures of a test that came to nothing in the folder of an earlier run.
+    pub fn discard_pictures(&self) {
+        let _ = std::fs::remove_dir_all(self.folder.join("pictures"));
     }
 
     /// Removes the folder of a run that came to nothing.
@@ -250,6 +266,27 @@ mod tests {
         assert!(dir.path().join("padim/my_data/_x/latest/a.txt").exists());
         let names = std::fs::read_dir(runs[0].folder()).unwrap().count();
         assert_eq!(names, 1);
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn latest_never_loses_its_model() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = || Run::new(dir.path(), "padim", "set", "part").unwrap();
+        let latest = dir.path().join("padim/set/part/latest");
+        let first = run();
+        first.write(MODEL, b"1").unwrap();
+        first.set_latest().unwrap();
+        // By way of the link itself, as after `test --model-file .../latest/model.safetensors`.
+        Run::at(&latest).set_latest().unwrap();
+        assert_eq!(std::fs::read(latest.join(MODEL)).unwrap(), b"1");
+        // A run that only tested.
+        run().set_latest().unwrap();
+        assert_eq!(std::fs::read(latest.join(MODEL)).unwrap(), b"1");
+        let third = run();
+        third.write(MODEL, b"3").unwrap();
+        third.set_latest().unwrap();
+        assert_eq!(std::fs::read(latest.join(MODEL)).unwrap(), b"3");
     }
 
     #[test]

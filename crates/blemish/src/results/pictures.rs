@@ -1,4 +1,5 @@
 use blemish_core::{Calibration, Image, Pixels};
+use blemish_metrics::label_components;
 use image::{Rgb, RgbImage};
 use ndarray::{Array2, ArrayView2};
 
@@ -21,6 +22,8 @@ pub struct Panel<'a> {
     pub pixel: Option<&'a Calibration>,
     /// Its true defect pixels at the size of the network input, if they are known.
     pub mask: Option<&'a Array2<bool>>,
+    /// Areas of fewer map pixels are no regions and get no outline.
+    pub min_region_area: usize,
 }
 
 /// The photo; the photo under its heat map; the photo with the outline of the defect found (cyan) and of the true one
@@ -45,8 +48,12 @@ pub fn draw(panel: &Panel<'_>) -> Result<Vec<u8>> {
         inside.then_some((my as usize, mx as usize))
     };
     let map = scored.map.as_ref().map(|m| m.view());
+    let labelled = map.zip(panel.pixel).map(|(m, c)| label_components(m.mapv(|v| f64::from(v) >= c.threshold).view()));
     let found = |p: (usize, usize)| {
-        map.zip(panel.pixel).is_some_and(|(m, c)| m.get(p).is_some_and(|v| f64::from(*v) >= c.threshold))
+        labelled.as_ref().is_some_and(|(labels, components)| {
+            let component = labels.get(p).and_then(|l| components.get((*l as usize).checked_sub(1)?));
+            component.is_some_and(|c| c.area >= panel.min_region_area)
+        })
     };
     let truth = |p: (usize, usize)| panel.mask.is_some_and(|m| m.get(p).copied().unwrap_or(false));
     for y in 0..ph {

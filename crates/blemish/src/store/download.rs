@@ -58,12 +58,12 @@ pub(super) fn fetch(url: &str, part: &Path, expected: u64, session: &Session<'_>
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use std::net::TcpListener;
 
     /// Serves `body` to `times` requests, honouring ranges; sends only `cut` bytes of the first answer.
-    fn serve(body: Vec<u8>, times: usize, cut: usize) -> String {
+    pub(in crate::store) fn serve(body: Vec<u8>, times: usize, cut: usize) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}/weights.pth", listener.local_addr().unwrap());
         std::thread::spawn(move || {
