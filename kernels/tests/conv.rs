@@ -128,6 +128,27 @@ fn layers_of_real_networks() {
     check(ConvSpec { groups: 2, ..dense(8, 12, 3, 1, 1) }, (1, 6, 5), Activation::Relu, true);
 }
 
+/// So many tiles that threads take blocks of them, with scratch of any size.
+#[test]
+fn many_blocks_of_winograd_tiles() {
+    let s = dense(33, 35, 3, 1, 1);
+    let (n, h, w) = (5, 46, 43);
+    check(s, (n, h, w), Activation::Relu, true);
+    let (weight, x) = (values(33 * 35 * 9, 1), values(n * h * w * 33, 3));
+    let conv =
+        Conv2d::with_algorithm(s, &weight, &[0.5; 35], Activation::Relu, Algorithm::Winograd, Isa::best()).unwrap();
+    let large = rayon::ThreadPoolBuilder::new().num_threads(5).build().unwrap();
+    let small = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+    let run = |scratch: usize| {
+        let (mut out, mut scratch) = (vec![f32::NAN; n * h * w * 35], vec![f32::NAN; scratch]);
+        large.install(|| conv.forward(&x, n, h, w, None, &mut out, &mut scratch, Par::Rayon)).map(|()| out)
+    };
+    let (least, most) = (small.install(|| conv.workspace(n, h, w)), large.install(|| conv.workspace(n, h, w)));
+    assert!(most > least);
+    assert_eq!(run(least).unwrap(), run(most).unwrap());
+    assert!(run(least - 1).is_err());
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
@@ -136,12 +157,27 @@ proptest! {
         cin in prop::sample::select(vec![1usize, 3, 7, 16, 17, 40]),
         cout in prop::sample::select(vec![1usize, 5, 16, 31, 32, 33]),
         k in 1usize..5, stride in 1usize..4, pad in prop::array::uniform4(0usize..3),
-        n in 1usize..3, h in 1usize..15, w in 1usize..15, a in 0usize..5, residual: bool,
+        n in 1usize..3, h in 1usize..21, w in 1usize..21, a in 0usize..5, residual: bool,
     ) {
         let padding = pad.map(|p| p.min(k - 1));
         let spec = ConvSpec { padding, ..dense(cin, cout, k, stride, 0) };
         let a = [Activation::None, Activation::Relu, Activation::Relu6, Activation::HardSwish, Activation::Silu][a];
         check(spec, (n, h, w), a, residual);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    #[test]
+    fn any_depthwise_shape(
+        c in prop::sample::select(vec![1usize, 3, 8, 16, 17, 40, 100]), k in 1usize..6, stride in 1usize..4,
+        pad in prop::array::uniform4(0usize..5), h in 1usize..21, w in 1usize..30, a in 0usize..5, residual: bool,
+    ) {
+        let padding = pad.map(|p| p.min(k - 1));
+        let spec = ConvSpec { padding, groups: c, ..dense(c, c, k, stride, 0) };
+        let a = [Activation::None, Activation::Relu, Activation::Relu6, Activation::HardSwish, Activation::Silu][a];
+        check(spec, (1, h, w), a, residual);
     }
 }
 

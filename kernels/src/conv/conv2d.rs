@@ -125,14 +125,22 @@ impl Conv2d {
         self.spec.output_size(h, w)
     }
 
-    /// Length of the scratch, in `f32`, that [`forward`](Self::forward) needs for `n` maps of `h` by `w`; images go through
-    /// one after the other, so `n` does not matter.
+    /// Length of the scratch, in `f32`, that [`forward`](Self::forward) wants for `n` maps of `h` by `w` in the current
+    /// rayon pool. In a larger pool the same scratch will do, but not all threads may have a part of it.
     pub fn workspace(&self, n: usize, h: usize, w: usize) -> usize {
         let Some(out) = self.output_size(h, w).ok().filter(|_| n > 0) else { return 0 };
         match &self.weights {
-            Weights::Winograd(weights) => weights.workspace(&self.spec, out, Par::Rayon),
-            Weights::Pieces(weights) => weights.workspace(&self.spec, (h, w), out),
+            Weights::Winograd(weights) => weights.workspace(&self.spec, n, out),
+            Weights::Pieces(weights) => weights.workspace(&self.spec, (h, w)),
             Weights::Depthwise(_) | Weights::Direct(_) => 0,
+        }
+    }
+
+    /// The least scratch, with which one thread can work.
+    fn least_workspace(&self, n: usize, h: usize, w: usize) -> usize {
+        match (&self.weights, self.output_size(h, w)) {
+            (Weights::Winograd(weights), Ok(out)) if n > 0 => weights.least(&self.spec, n, out),
+            _ => self.workspace(n, h, w),
         }
     }
 
@@ -162,8 +170,18 @@ impl Conv2d {
                 return Err(shape_error("conv", format!("{what} of {n} x {out}"), len));
             }
         }
-        if workspace.len() < self.workspace(n, h, w) {
-            return Err(shape_error("conv", format!("workspace of {}", self.workspace(n, h, w)), workspace.len()));
+        let least = self.least_workspace(n, h, w);
+        if workspace.len() < least {
+            return Err(shape_error("conv", format!("workspace of {least}"), workspace.len()));
+        }
+        if n == 0 {
+            return Ok(());
+        }
+        if let Weights::Winograd(x) = &self.weights {
+            let (spec, bias, size) = (&self.spec, self.bias.as_slice(), (h, w));
+            let (to, activation) = ((oh, ow), self.activation);
+            x.forward(spec, bias, activation, input, n, size, to, residual, output, workspace, par);
+            return Ok(());
         }
         let images = input.chunks_exact(image).zip(output.chunks_exact_mut(out)).enumerate();
         for (i, (input, output)) in images {
@@ -172,9 +190,7 @@ impl Conv2d {
             let (size, to) = ((h, w), (oh, ow));
             match &self.weights {
                 Weights::Depthwise(d) => d.forward(spec, bias, activation, input, size, to, residual, output, par),
-                Weights::Winograd(x) => {
-                    x.forward(spec, bias, activation, input, size, to, residual, output, workspace, par);
-                }
+                Weights::Winograd(_) => {}
                 Weights::Pieces(d) => {
                     d.forward(spec, bias, activation, input, size, to, residual, output, workspace, par);
                 }

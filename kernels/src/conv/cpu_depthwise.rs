@@ -7,9 +7,6 @@ use super::spec::{Activation, ConvSpec};
 use crate::Par;
 use crate::gemm::{Isa, Vector, activate, dispatch};
 
-/// Output columns that share each weight.
-const COLUMNS: usize = 4;
-
 /// Weights `[kh, kw, channels]`.
 #[derive(Clone, Debug)]
 pub(super) struct Depthwise {
@@ -70,60 +67,112 @@ struct Job<'a> {
 impl crate::gemm::Kernel for Job<'_> {
     #[inline(always)]
     unsafe fn run<V: Vector>(mut self) {
-        let c = self.spec.out_channels;
-        let (stride, left) = (self.spec.stride[1], self.spec.padding[1]);
-        // Columns whose whole window lies inside the row.
-        let first = left.div_ceil(stride).min(self.ow);
-        let last = (self.w + left).checked_sub(self.spec.kernel[1]).map_or(0, |r| r / stride + 1).clamp(first, self.ow);
-        let mut channel = 0;
-        while channel < c {
-            let count = V::LANES.min(c - channel);
-            // SAFETY: `count` channels from `channel`, and columns below `ow`.
-            unsafe {
-                let mut ox = 0;
-                while ox < self.ow {
-                    if count == V::LANES && ox >= first && ox + COLUMNS <= last {
-                        self.block::<V>(channel, ox);
-                        ox += COLUMNS;
-                    } else {
-                        self.single::<V>(channel, count, ox);
-                        ox += 1;
-                    }
-                }
+        // SAFETY: the width, stride and numbers of inputs given as constants are those of the spec.
+        unsafe {
+            match (self.spec.kernel[1], self.spec.stride[1], V::LANES) {
+                (3, 1, 16) => self.row::<V, 3, 1, 8, 10>(),
+                (3, 2, 16) => self.row::<V, 3, 2, 8, 17>(),
+                (5, 1, 16) => self.row::<V, 5, 1, 8, 12>(),
+                (5, 2, 16) => self.row::<V, 5, 2, 8, 19>(),
+                (3, 1, _) => self.row::<V, 3, 1, 4, 6>(),
+                (3, 2, _) => self.row::<V, 3, 2, 4, 9>(),
+                (5, 1, _) => self.row::<V, 5, 1, 4, 8>(),
+                (5, 2, _) => self.row::<V, 5, 2, 4, 11>(),
+                _ => self.row::<V, 0, 0, 0, 0>(),
             }
-            channel += count;
         }
     }
 }
 
 impl Job<'_> {
-    /// Rows of the kernel that lie inside the image, with the image row of each.
+    /// Rows of the kernel that lie inside the image: the first and one past the last.
     #[inline(always)]
-    fn rows(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
-        let (start, top, h) = (self.oy * self.spec.stride[0], self.spec.padding[0], self.h);
-        (0..self.spec.kernel[0]).filter_map(move |ky| Some((ky, (start + ky).checked_sub(top).filter(|y| *y < h)?)))
+    fn rows(&self) -> (usize, usize) {
+        let (start, top) = (self.oy * self.spec.stride[0], self.spec.padding[0]);
+        let first = top.saturating_sub(start);
+        (first, (self.h + top).saturating_sub(start).clamp(first, self.spec.kernel[0].max(first)))
     }
 
-    /// Four neighbouring columns whose windows lie inside the row.
+    /// One output row: `B` neighbouring columns at a time where their windows lie inside the map, the others one by one.
+    /// Windows of `K` columns in steps of `S`, together `W` wide; `B` of 0 stands for any. The last block is moved back to
+    /// where it fits: a column computed twice is the same twice.
     #[inline(always)]
-    unsafe fn block<V: Vector>(&mut self, channel: usize, ox: usize) {
-        let (c, kw, stride) = (self.spec.out_channels, self.spec.kernel[1], self.spec.stride[1]);
-        let x0 = ox * stride - self.spec.padding[1];
+    unsafe fn row<V: Vector, const K: usize, const S: usize, const B: usize, const W: usize>(&mut self) {
+        let (c, stride, left) = (self.spec.out_channels, self.spec.stride[1], self.spec.padding[1]);
+        // Columns whose whole window lies inside the row, and channels in whole vectors.
+        let first = left.div_ceil(stride).min(self.ow);
+        let last = (self.w + left).checked_sub(self.spec.kernel[1]).map_or(0, |r| r / stride + 1).clamp(first, self.ow);
+        let (last, whole) = if B > 0 && last - first >= B { (last, c / V::LANES * V::LANES) } else { (first, 0) };
+        // SAFETY: channels below `c`, and columns below `ow`; the windows of blocks are inside.
+        unsafe {
+            let mut ox = first;
+            while ox < last {
+                let at = ox.min(last - B);
+                for channel in (0..whole).step_by(V::LANES) {
+                    self.block::<V, K, S, B, W>(channel, at);
+                }
+                ox = at + B;
+            }
+            for ox in 0..self.ow {
+                let done = if ox >= first && ox < last { whole } else { 0 };
+                for channel in (done..c).step_by(V::LANES) {
+                    self.single::<V>(channel, V::LANES.min(c - channel), ox);
+                }
+            }
+        }
+    }
+
+    /// `B` neighbouring columns whose windows lie inside the row.
+    #[inline(always)]
+    unsafe fn block<V: Vector, const K: usize, const S: usize, const B: usize, const W: usize>(
+        &mut self,
+        channel: usize,
+        ox: usize,
+    ) {
+        let c = self.spec.out_channels;
+        let x0 = ox * S - self.spec.padding[1];
+        let (top, (first, last)) = (self.oy * self.spec.stride[0], self.rows());
         // SAFETY: rows are inside the image, columns inside the row, and a whole vector of channels is there.
         unsafe {
-            let mut sum = [V::load(self.bias.as_ptr().add(channel)); COLUMNS];
-            for (ky, y) in self.rows() {
+            let bias = V::load(self.bias.as_ptr().add(channel));
+            let mut sum = [bias; B];
+            for ky in first..last {
+                let y = top + ky - self.spec.padding[0];
                 let row = self.image.as_ptr().add((y * self.w + x0) * c + channel);
-                let weight = self.weight.as_ptr().add(ky * kw * c + channel);
-                for kx in 0..kw {
-                    let k = V::load(weight.add(kx * c));
-                    for (i, sum) in sum.iter_mut().enumerate() {
-                        *sum = V::load(row.add((i * stride + kx) * c)).mul_add(k, *sum);
+                let weight = self.weight.as_ptr().add(ky * K * c + channel);
+                let values: [V; W] = std::array::from_fn(|x| V::load(row.add(x * c)));
+                for kx in 0..K {
+                    let weight = V::load(weight.add(kx * c));
+                    for i in 0..B {
+                        sum[i] = values[i * S + kx].mul_add(weight, sum[i]);
                     }
                 }
             }
-            for (i, sum) in sum.iter().enumerate() {
-                self.finish(*sum, channel, V::LANES, ox + i);
+            let to = self.output.as_mut_ptr().add(ox * c + channel);
+            if let Some(residual) = self.residual {
+                let from = residual.as_ptr().add(ox * c + channel);
+                for i in 0..B {
+                    sum[i] = sum[i].add(V::load(from.add(i * c)));
+                }
+            }
+            match self.activation {
+                Activation::None => {}
+                Activation::Relu => activate_all(&mut sum, Activation::Relu),
+                Activation::Relu6 => activate_all(&mut sum, Activation::Relu6),
+                Activation::HardSwish => activate_all(&mut sum, Activation::HardSwish),
+                Activation::Silu => {
+                    // Too long to be unrolled: through memory, where the values go anyway.
+                    for i in 0..B {
+                        sum[i].store(to.add(i * c));
+                    }
+                    for i in 0..B {
+                        activate(V::load(to.add(i * c)), Activation::Silu).store(to.add(i * c));
+                    }
+                    return;
+                }
+            }
+            for i in 0..B {
+                sum[i].store(to.add(i * c));
             }
         }
     }
@@ -136,7 +185,9 @@ impl Job<'_> {
         unsafe {
             let read = |p: *const f32| if whole { V::load(p) } else { V::load_part(p, count) };
             let mut sum = read(self.bias.as_ptr().add(channel));
-            for (ky, y) in self.rows() {
+            let (top, (first, last)) = (self.oy * self.spec.stride[0], self.rows());
+            for ky in first..last {
+                let y = top + ky - self.spec.padding[0];
                 for kx in 0..kw {
                     let Some(x) = (ox * self.spec.stride[1] + kx).checked_sub(self.spec.padding[1]) else { continue };
                     if x < self.w {
@@ -162,5 +213,13 @@ impl Job<'_> {
             let to = self.output.as_mut_ptr().add(at);
             if count == V::LANES { v.store(to) } else { v.store_part(to, count) }
         }
+    }
+}
+
+#[inline(always)]
+unsafe fn activate_all<V: Vector, const B: usize>(values: &mut [V; B], activation: Activation) {
+    for value in values {
+        // SAFETY: the caller runs where the instructions are there.
+        *value = unsafe { activate(*value, activation) };
     }
 }

@@ -1,33 +1,35 @@
-//! Convolutions as one matrix product over pieces of the input: no copy of the windows is made.
+//! Convolutions as one matrix product over the windows, which are read where they lie.
 //!
-//! A piece is the channels of one pixel. Where these are few (a network's first layer) the image is copied once with its
-//! padding, and a piece is a whole row of the window, which lies together there.
+//! A window is made of pieces that lie together: the channels of one pixel. Where these are few (a network's first layer) the
+//! map is copied once with its padding, and a piece is a whole row of the window.
+
+use rayon::prelude::*;
 
 use super::spec::{Activation, ConvSpec};
 use crate::Par;
 use crate::gemm::{Epilogue, Isa, Packed, Rows, multiply};
 
-/// Below this many channels, rows of the window are gathered instead of pixels.
+/// Below this many channels, pieces are rows of the window.
 const FEW: usize = 16;
 
-/// Weights `[taps * in, out]`, packed.
+/// Weights `[taps * in, out]`, packed, and a pixel of zeros.
 #[derive(Clone, Debug)]
-pub(super) struct Dense(Packed);
+pub(super) struct Dense {
+    packed: Packed,
+    zeros: Vec<f32>,
+}
 
 impl Dense {
     /// Packs `weight` `[out, in, kh, kw]` of a convolution with one group.
     pub(super) fn new(isa: Isa, spec: &ConvSpec, weight: &[f32]) -> Dense {
         let (cin, taps) = (spec.in_channels, spec.kernel[0] * spec.kernel[1]);
-        Dense(Packed::with_isa(isa, taps * cin, spec.out_channels, |k, o| weight[(o * cin + k % cin) * taps + k / cin]))
+        let value = |k: usize, o: usize| weight[(o * cin + k % cin) * taps + k / cin];
+        Dense { packed: Packed::with_isa(isa, taps * cin, spec.out_channels, value), zeros: vec![0.0; cin] }
     }
 
-    /// Scratch, in `f32`, for one image: the table of pieces, and the padded image.
-    pub(super) fn workspace(&self, spec: &ConvSpec, size: (usize, usize), (oh, ow): (usize, usize)) -> usize {
-        if plain(spec) {
-            return 0;
-        }
-        let padded = padded(spec, size);
-        oh * ow * pieces(spec) + if by_rows(spec) { padded.0 * padded.1 * spec.in_channels } else { 0 }
+    /// Scratch, in `f32`, for one image: its padded copy.
+    pub(super) fn workspace(&self, spec: &ConvSpec, size: (usize, usize)) -> usize {
+        if copied(spec) { padded(spec, size).0 * padded(spec, size).1 * spec.in_channels } else { 0 }
     }
 
     /// One image `[h, w, in]` to `[oh, ow, out]`.
@@ -45,39 +47,31 @@ impl Dense {
         par: Par,
     ) {
         let epilogue = Epilogue { bias: Some(bias), residual, activation };
-        if plain(spec) {
-            let rows = Rows::Plain { data: image, stride: spec.in_channels };
-            return multiply(&self.0, &rows, oh * ow, &epilogue, output, par);
-        }
-        let taps = pieces(spec);
-        let (table, rest) = workspace.split_at_mut(oh * ow * taps);
-        let table: &mut [u32] = bytemuck::cast_slice_mut(table);
-        let data = if by_rows(spec) {
-            let padded = padded(spec, size);
-            let copy = &mut rest[..padded.0 * padded.1 * spec.in_channels];
-            pad(spec, image, size, padded, copy);
-            fill_rows(spec, padded.1, ow, table);
-            copy
+        let c = spec.in_channels;
+        let rows = if spec.kernel == [1, 1] && spec.padding == [0; 4] {
+            let [down, right] = spec.stride;
+            match spec.stride {
+                [1, 1] => Rows::Plain { data: image, stride: c },
+                _ => {
+                    Rows::Grid { data: image, across: ow, down: down * size.1 * c, right: right * c, taps: 1, next: 0 }
+                }
+            }
+        } else if copied(spec) {
+            let (ph, pw) = padded(spec, size);
+            let copy = &mut workspace[..ph * pw * c];
+            pad(spec, image, size, pw, copy, par);
+            let (down, right) = (spec.stride[0] * pw * c, spec.stride[1] * c);
+            Rows::Grid { data: copy, across: ow, down, right, taps: spec.kernel[0], next: pw * c }
         } else {
-            fill(spec, size, ow, table);
-            image
+            Rows::Window { map: image, size: size.into(), zeros: &self.zeros, across: ow, spec }
         };
-        multiply(&self.0, &Rows::Pieces { data, table, taps }, oh * ow, &epilogue, output, par);
+        multiply(&self.packed, &rows, oh * ow, &epilogue, output, par);
     }
 }
 
-/// Whether every window is one pixel and every pixel has one.
-fn plain(spec: &ConvSpec) -> bool {
-    spec.kernel == [1, 1] && spec.stride == [1, 1] && spec.padding == [0; 4]
-}
-
-fn by_rows(spec: &ConvSpec) -> bool {
+/// Whether the map is copied with its padding.
+fn copied(spec: &ConvSpec) -> bool {
     spec.in_channels < FEW && spec.kernel[1] > 1
-}
-
-/// Pieces of a window.
-fn pieces(spec: &ConvSpec) -> usize {
-    if by_rows(spec) { spec.kernel[0] } else { spec.kernel[0] * spec.kernel[1] }
 }
 
 fn padded(spec: &ConvSpec, (h, w): (usize, usize)) -> (usize, usize) {
@@ -85,33 +79,18 @@ fn padded(spec: &ConvSpec, (h, w): (usize, usize)) -> (usize, usize) {
 }
 
 /// Copies the image into zeros.
-fn pad(spec: &ConvSpec, image: &[f32], (h, w): (usize, usize), (_, pw): (usize, usize), copy: &mut [f32]) {
+fn pad(spec: &ConvSpec, image: &[f32], (h, w): (usize, usize), pw: usize, copy: &mut [f32], par: Par) {
     let (c, [top, left, ..]) = (spec.in_channels, spec.padding);
-    copy.fill(0.0);
-    for (y, row) in image.chunks_exact(w * c).enumerate().take(h) {
-        copy[((y + top) * pw + left) * c..][..w * c].copy_from_slice(row);
-    }
-}
-
-/// Where the rows of each window begin in the padded image of width `pw`.
-fn fill_rows(spec: &ConvSpec, pw: usize, ow: usize, table: &mut [u32]) {
-    for (position, rows) in table.chunks_exact_mut(spec.kernel[0]).enumerate() {
-        let (oy, ox) = (position / ow, position % ow);
-        for (ky, row) in rows.iter_mut().enumerate() {
-            *row = (((oy * spec.stride[0] + ky) * pw + ox * spec.stride[1]) * spec.in_channels) as u32;
+    let row = |(y, row): (usize, &mut [f32])| match y.checked_sub(top).filter(|&y| y < h) {
+        Some(y) => {
+            row[..left * c].fill(0.0);
+            row[left * c..][..w * c].copy_from_slice(&image[y * w * c..][..w * c]);
+            row[(left + w) * c..].fill(0.0);
         }
-    }
-}
-
-/// Where the piece of each output position and tap begins.
-fn fill(spec: &ConvSpec, (h, w): (usize, usize), ow: usize, table: &mut [u32]) {
-    let [kh, kw] = spec.kernel;
-    for (position, pieces) in table.chunks_exact_mut(kh * kw).enumerate() {
-        let (oy, ox) = (position / ow, position % ow);
-        for (t, piece) in pieces.iter_mut().enumerate() {
-            let y = (oy * spec.stride[0] + t / kw).wrapping_sub(spec.padding[0]);
-            let x = (ox * spec.stride[1] + t % kw).wrapping_sub(spec.padding[1]);
-            *piece = if y < h && x < w { ((y * w + x) * spec.in_channels) as u32 } else { u32::MAX };
-        }
+        None => row.fill(0.0),
+    };
+    match par {
+        Par::Serial => copy.chunks_exact_mut(pw * c).enumerate().for_each(row),
+        Par::Rayon => copy.par_chunks_exact_mut(pw * c).enumerate().with_min_len(32).for_each(row),
     }
 }

@@ -21,6 +21,7 @@
 mod conv2d;
 mod cpu_depthwise;
 mod cpu_winograd;
+mod cpu_winograd_tiles;
 mod dense;
 mod direct;
 mod spec;

@@ -6,15 +6,18 @@ use rayon::prelude::*;
 use super::Packed;
 use super::cpu_vector::{Kernel, Vector, dispatch};
 use crate::Par;
-use crate::conv::Activation;
+use crate::conv::{Activation, ConvSpec};
 
 /// Where the rows of the left operand are.
 pub(crate) enum Rows<'a> {
     /// Row `i` is `data[i * stride..][..depth]`.
     Plain { data: &'a [f32], stride: usize },
-    /// Row `i` is made of pieces of equal length: piece `t` begins at `table[i * taps + t]`, counted from the start of
-    /// `data`; `u32::MAX` stands for a piece of zeros.
-    Pieces { data: &'a [f32], table: &'a [u32], taps: usize },
+    /// Row `i` is made of `taps` pieces of equal length; piece `t` begins at
+    /// `data[i / across * down + i % across * right + t * next]`.
+    Grid { data: &'a [f32], across: usize, down: usize, right: usize, taps: usize, next: usize },
+    /// Row `i` is the window of output `(i / across, i % across)` on a map `[h, w, c]`: a piece of `c` values for each pixel
+    /// of the kernel, taken from `zeros`, at least `c`, where the window leaves the map.
+    Window { map: &'a [f32], size: [usize; 2], zeros: &'a [f32], across: usize, spec: &'a ConvSpec },
 }
 
 /// What happens to a sum before it is stored.
@@ -36,20 +39,19 @@ pub(crate) fn multiply(packed: &Packed, rows: &Rows<'_>, m: usize, epilogue: &Ep
         return;
     }
     assert_eq!(out.len(), m * n);
-    let zeros;
-    let (data, zero) = match rows {
-        Rows::Plain { data, stride } => {
-            assert!((m - 1) * stride + packed.depth <= data.len());
-            (*data, &[][..])
+    match *rows {
+        Rows::Plain { data, stride } => assert!((m - 1) * stride + packed.depth <= data.len()),
+        Rows::Grid { data, across, down, right, taps, next } => {
+            assert!(taps > 0 && packed.depth.is_multiple_of(taps) && across > 0);
+            let last = (m - 1) / across * down + (across.min(m) - 1) * right + (taps - 1) * next;
+            assert!(last + packed.depth / taps <= data.len());
         }
-        Rows::Pieces { data, table, taps } => {
-            let piece = packed.depth / taps.max(&1);
-            assert_eq!(table.len(), m * taps);
-            assert!(table.iter().all(|&at| at == u32::MAX || at as usize + piece <= data.len()));
-            zeros = vec![0.0; piece];
-            (*data, zeros.as_slice())
+        Rows::Window { map, size, zeros, across, spec } => {
+            let c = spec.in_channels;
+            assert!(map.len() == size[0] * size[1] * c && zeros.len() >= c && across > 0);
+            assert_eq!(packed.depth, spec.kernel[0] * spec.kernel[1] * c);
         }
-    };
+    }
     assert!(epilogue.bias.is_none_or(|b| b.len() == n) && epilogue.residual.is_none_or(|r| r.len() == m * n));
     let tile = if packed.isa == super::Isa::Portable { 4 } else { 6 };
     let band = tile * TILES;
@@ -63,8 +65,6 @@ pub(crate) fn multiply(packed: &Packed, rows: &Rows<'_>, m: usize, epilogue: &Ep
         let job = Job {
             packed,
             rows,
-            data: data.as_ptr(),
-            zero: zero.as_ptr(),
             epilogue,
             out: place,
             rows_range: (b * band, ((b + 1) * band).min(m)),
@@ -91,8 +91,6 @@ unsafe impl Sync for Out {}
 struct Job<'a> {
     packed: &'a Packed,
     rows: &'a Rows<'a>,
-    data: *const f32,
-    zero: *const f32,
     epilogue: &'a Epilogue<'a>,
     out: Out,
     rows_range: (usize, usize),
@@ -150,52 +148,134 @@ impl Job<'_> {
         unsafe {
             let mut b = self.packed.panels.as_ptr().add(panel * depth * width);
             let mut sum = [[V::splat(0.0); N]; R];
-            match self.rows {
-                Rows::Plain { stride, .. } => {
-                    let at: [*const f32; R] = std::array::from_fn(|i| self.data.add((row + i) * stride));
+            match *self.rows {
+                Rows::Plain { data, stride } => {
+                    let at: [*const f32; R] = std::array::from_fn(|i| data.as_ptr().add((row + i) * stride));
                     sum = accumulate::<V, R, N>(sum, at, b, depth);
                 }
-                Rows::Pieces { table, taps, .. } => {
+                Rows::Grid { data, across, down, right, taps, next } => {
+                    let places = places::<R>(row, across);
+                    let at = places.map(|(y, x)| data.as_ptr().add(y * down + x * right));
                     let piece = depth / taps;
-                    let table = table.as_ptr().add(row * taps);
-                    for t in 0..*taps {
-                        let at: [*const f32; R] = std::array::from_fn(|i| {
-                            let offset = *table.add(i * taps + t);
-                            if offset == u32::MAX { self.zero } else { self.data.add(offset as usize) }
-                        });
-                        sum = accumulate::<V, R, N>(sum, at, b, piece);
+                    for t in 0..taps {
+                        sum = accumulate::<V, R, N>(sum, at.map(|p| p.add(t * next)), b, piece);
                         b = b.add(piece * width);
                     }
                 }
+                Rows::Window { map, size: [h, w], zeros, across, spec } => {
+                    let (c, [top, left, ..]) = (spec.in_channels, spec.padding);
+                    let places = places::<R>(row, across).map(|(y, x)| (y * spec.stride[0], x * spec.stride[1]));
+                    for ky in 0..spec.kernel[0] {
+                        for kx in 0..spec.kernel[1] {
+                            let at = places.map(|(y, x)| {
+                                let (y, x) = ((y + ky).wrapping_sub(top), (x + kx).wrapping_sub(left));
+                                if y < h && x < w { map.as_ptr().add((y * w + x) * c) } else { zeros.as_ptr() }
+                            });
+                            sum = accumulate::<V, R, N>(sum, at, b, c);
+                            b = b.add(c * width);
+                        }
+                    }
+                }
             }
-            self.finish::<V, R, N>(&sum, row, panel);
+            self.finish::<V, R, N>(sum, row, panel);
         }
     }
 
+    /// Bias, residual, activation, and the way to memory. Each is a loop of its own over the tile, short enough to be
+    /// unrolled: sums that are indexed in a longer one would leave the registers.
     #[inline(always)]
-    unsafe fn finish<V: Vector, const R: usize, const N: usize>(&self, sum: &[[V; N]; R], row: usize, panel: usize) {
+    unsafe fn finish<V: Vector, const R: usize, const N: usize>(&self, mut sum: [[V; N]; R], row: usize, panel: usize) {
         let n = self.packed.columns;
-        for j in 0..N {
-            let column = (panel * V::VECTORS + j) * V::LANES;
-            let count = V::LANES.min(n.saturating_sub(column));
-            let whole = count == V::LANES;
-            // SAFETY: `count` columns from `column` are inside bias, residual and output for the rows of the tile.
-            unsafe {
-                let read = |p: *const f32| if whole { V::load(p) } else { V::load_part(p, count) };
-                let bias = match self.epilogue.bias {
-                    Some(bias) => read(bias.as_ptr().add(column)),
-                    None => V::splat(0.0),
-                };
-                for (i, sum) in sum.iter().enumerate() {
-                    let at = (row + i) * n + column;
-                    let mut v = sum[j].add(bias);
-                    if let Some(residual) = self.epilogue.residual {
-                        v = v.add(read(residual.as_ptr().add(at)));
+        let column = panel * V::VECTORS * V::LANES;
+        // Columns in the last vector of the tile; the others are full.
+        let last = V::LANES.min(n - column - (N - 1) * V::LANES);
+        // SAFETY: the columns, and the rows of the tile, are inside bias, residual and output.
+        unsafe {
+            let read = |p: *const f32, j: usize| {
+                let p = p.add(j * V::LANES);
+                if j + 1 < N || last == V::LANES { V::load(p) } else { V::load_part(p, last) }
+            };
+            if let Some(bias) = self.epilogue.bias {
+                let bias: [V; N] = std::array::from_fn(|j| read(bias.as_ptr().add(column), j));
+                for i in 0..R {
+                    for j in 0..N {
+                        sum[i][j] = sum[i][j].add(bias[j]);
                     }
-                    let v = activate(v, self.epilogue.activation);
-                    let to = self.out.0.add(at);
-                    if whole { v.store(to) } else { v.store_part(to, count) }
                 }
+            }
+            if let Some(residual) = self.epilogue.residual {
+                let from = residual.as_ptr().add(row * n + column);
+                for i in 0..R {
+                    for j in 0..N {
+                        sum[i][j] = sum[i][j].add(read(from.add(i * n), j));
+                    }
+                }
+            }
+            let (zero, six) = (V::splat(0.0), V::splat(6.0));
+            let activation = self.epilogue.activation;
+            if matches!(activation, Activation::Relu | Activation::Relu6) {
+                for i in 0..R {
+                    for j in 0..N {
+                        sum[i][j] = sum[i][j].max(zero);
+                    }
+                }
+            }
+            if activation == Activation::Relu6 {
+                for i in 0..R {
+                    for j in 0..N {
+                        sum[i][j] = sum[i][j].min(six);
+                    }
+                }
+            }
+            if activation == Activation::HardSwish {
+                for i in 0..R {
+                    for j in 0..N {
+                        sum[i][j] = activate(sum[i][j], Activation::HardSwish);
+                    }
+                }
+            }
+            let to = self.out.0.add(row * n + column);
+            for i in 0..R {
+                for j in 0..N {
+                    let to = to.add(i * n + j * V::LANES);
+                    if j + 1 < N || last == V::LANES { sum[i][j].store(to) } else { sum[i][j].store_part(to, last) }
+                }
+            }
+            if activation == Activation::Silu {
+                // Too long to be unrolled over the tile: once more over what was just stored.
+                for i in 0..R {
+                    silu_line::<V>(to.add(i * n), (N - 1) * V::LANES + last);
+                }
+            }
+        }
+    }
+}
+
+/// Row and column of the outputs from `first` on, in a map that many `across`.
+#[inline(always)]
+fn places<const R: usize>(first: usize, across: usize) -> [(usize, usize); R] {
+    let (mut y, mut x) = (first / across, first % across);
+    std::array::from_fn(|_| {
+        let place = (y, x);
+        x += 1;
+        if x == across {
+            (y, x) = (y + 1, 0);
+        }
+        place
+    })
+}
+
+/// SiLU of `width` floats in place.
+#[inline(always)]
+unsafe fn silu_line<V: Vector>(line: *mut f32, width: usize) {
+    // SAFETY: the caller guarantees `width` floats behind `line`.
+    unsafe {
+        for j in (0..width).step_by(V::LANES) {
+            let (at, count) = (line.add(j), V::LANES.min(width - j));
+            if count == V::LANES {
+                activate(V::load(at), Activation::Silu).store(at);
+            } else {
+                activate(V::load_part(at, count), Activation::Silu).store_part(at, count);
             }
         }
     }
@@ -239,25 +319,63 @@ pub(crate) unsafe fn activate<V: Vector>(x: V, activation: Activation) -> V {
                 let gate = x.add(V::splat(3.0)).max(zero).min(six);
                 x.mul(gate.mul(V::splat(1.0 / 6.0)))
             }
-            Activation::Silu => x.div(V::splat(1.0).add(exp(zero.sub(x)))),
+            Activation::Silu => x.div(V::splat(1.0).add(exp_minus(x))),
         }
     }
 }
 
-/// `e^x` with a relative error below 3e-7, cut off at -87 and 88.
+/// `f` of every value in place, for `f` one of those below.
+pub(crate) fn activate_slice(values: &mut [f32], f: Pointwise) {
+    struct Job<'a>(&'a mut [f32], Pointwise);
+    impl Kernel for Job<'_> {
+        #[inline(always)]
+        unsafe fn run<V: Vector>(self) {
+            for chunk in self.0.chunks_mut(V::LANES) {
+                let (at, count) = (chunk.as_mut_ptr(), chunk.len());
+                // SAFETY: `count` floats from `at`.
+                unsafe {
+                    let x = V::load_part(at, count);
+                    let one = V::splat(1.0);
+                    let y = match self.1 {
+                        Pointwise::Activation(activation) => activate(x, activation),
+                        Pointwise::Sigmoid => one.div(one.add(exp_minus(x))),
+                        Pointwise::HardSigmoid => {
+                            let gate = x.add(V::splat(3.0)).max(V::splat(0.0)).min(V::splat(6.0));
+                            gate.mul(V::splat(1.0 / 6.0))
+                        }
+                    };
+                    y.store_part(at, count);
+                }
+            }
+        }
+    }
+    // SAFETY: the instructions were detected; the slice is exclusive.
+    unsafe { dispatch(super::Isa::best(), Job(values, f)) }
+}
+
+/// What [`activate_slice`] computes.
+#[derive(Clone, Copy)]
+pub(crate) enum Pointwise {
+    Activation(Activation),
+    Sigmoid,
+    HardSigmoid,
+}
+
+/// `e^-x` for sigmoids, cut off at ±87. Its relative error is below 5e-7 for `|x| < 8` and grows to 4e-6 at 87, by the
+/// last bit of the constant.
 #[inline(always)]
-unsafe fn exp<V: Vector>(x: V) -> V {
+pub(crate) unsafe fn exp_minus<V: Vector>(x: V) -> V {
     // SAFETY: the caller runs where the instructions are there.
     unsafe {
-        let x = x.max(V::splat(-87.0)).min(V::splat(88.0));
-        let n = x.mul(V::splat(std::f32::consts::LOG2_E)).round();
-        // ln 2 in two parts, so that the remainder is exact to the last bit (Cody and Waite, 1980).
-        let r = n.mul_add(V::splat(-0.693_359_4), x);
-        let r = n.mul_add(V::splat(2.121_944_4e-4), r);
-        let mut p = V::splat(1.0 / 5040.0);
-        for c in [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
-            p = p.mul_add(r, V::splat(c));
+        let x = x.max(V::splat(-87.0)).min(V::splat(87.0));
+        let scale = V::splat(-std::f32::consts::LOG2_E);
+        let n = x.mul(scale).round();
+        let f = x.mul_add(scale, V::splat(0.0).sub(n));
+        // 2^f for |f| <= 1/2: the polynomial of degree 5 with the smallest relative error, 7.5e-8 before rounding.
+        let mut p = V::splat(1.327_647_2e-3);
+        for c in [9.675_541e-3, 5.550_713e-2, 0.240_221_2, 0.693_146_94, 1.000_000_1] {
+            p = p.mul_add(f, V::splat(c));
         }
-        p.mul(n.exp2_whole())
+        p.scale_exp2(n)
     }
 }

@@ -19,23 +19,25 @@ pub enum Isa {
 impl Isa {
     /// The best one this processor has.
     pub fn best() -> Isa {
-        Isa::available()[0]
+        [Isa::Avx512, Isa::Avx2].into_iter().find(|isa| isa.is_available()).unwrap_or(Isa::Portable)
     }
 
     /// Those this processor has, best first.
     pub fn available() -> Vec<Isa> {
-        let mut all = Vec::new();
-        #[cfg(target_arch = "x86_64")]
-        {
-            if std::arch::is_x86_feature_detected!("avx512f") {
-                all.push(Isa::Avx512);
-            }
-            if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {
-                all.push(Isa::Avx2);
-            }
+        [Isa::Avx512, Isa::Avx2, Isa::Portable].into_iter().filter(|isa| isa.is_available()).collect()
+    }
+
+    /// Whether this processor has it.
+    pub fn is_available(self) -> bool {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => std::arch::is_x86_feature_detected!("avx512f"),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma"),
+            Isa::Portable => true,
+            #[cfg(not(target_arch = "x86_64"))]
+            _ => false,
         }
-        all.push(Isa::Portable);
-        all
     }
 
     /// Columns of a panel: the vectors of a register tile.
@@ -80,6 +82,13 @@ pub(crate) trait Vector: Copy {
     unsafe fn exp2_whole(self) -> Self;
     /// Nearest whole number, ties to even.
     unsafe fn round(self) -> Self;
+
+    /// `self * 2^n` for whole `n` from -126 to 127.
+    #[inline(always)]
+    unsafe fn scale_exp2(self, n: Self) -> Self {
+        // SAFETY: the trait's contract.
+        unsafe { self.mul(n.exp2_whole()) }
+    }
 
     /// Reads `n <= LANES` floats; zeros after them.
     #[inline(always)]
@@ -177,7 +186,7 @@ impl Vector for Plain {
 #[cfg(target_arch = "x86_64")]
 macro_rules! x86 {
     ($name:ident, $lanes:literal, $vectors:literal, $splat:ident, $load:ident, $store:ident, $fma:ident, $add:ident, $sub:ident, $mul:ident,
-     $div:ident, $max:ident, $min:ident, $exp2:expr, $round:expr) => {
+     $div:ident, $max:ident, $min:ident, $exp2:expr, $round:expr, $scale:expr, $load_part:expr, $store_part:expr) => {
         // SAFETY of every method: the trait's contract is that the processor has the instructions and that pointers are
         // good for a whole vector.
         impl Vector for $name {
@@ -244,6 +253,21 @@ macro_rules! x86 {
                 // SAFETY: see above.
                 unsafe { $round(self) }
             }
+            #[inline(always)]
+            unsafe fn scale_exp2(self, n: Self) -> Self {
+                // SAFETY: see above.
+                unsafe { $scale(self, n) }
+            }
+            #[inline(always)]
+            unsafe fn load_part(p: *const f32, n: usize) -> Self {
+                // SAFETY: see above; lanes from `n` on are not read.
+                unsafe { $load_part(p, n) }
+            }
+            #[inline(always)]
+            unsafe fn store_part(self, p: *mut f32, n: usize) {
+                // SAFETY: see above; lanes from `n` on are not written.
+                unsafe { $store_part(p, n, self) }
+            }
         }
     };
 }
@@ -264,7 +288,10 @@ x86!(
     _mm512_max_ps,
     _mm512_min_ps,
     |x| _mm512_castsi512_ps(_mm512_slli_epi32::<23>(_mm512_add_epi32(_mm512_cvtps_epi32(x), _mm512_set1_epi32(127)))),
-    |x| _mm512_roundscale_ps::<8>(x)
+    |x| _mm512_roundscale_ps::<8>(x),
+    |x, n| _mm512_scalef_ps(x, n),
+    |p, n| _mm512_maskz_loadu_ps(first_of_16(n), p),
+    |p, n, v| _mm512_mask_storeu_ps(p, first_of_16(n), v)
 );
 
 #[cfg(target_arch = "x86_64")]
@@ -283,8 +310,29 @@ x86!(
     _mm256_max_ps,
     _mm256_min_ps,
     |x| _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_add_epi32(_mm256_cvtps_epi32(x), _mm256_set1_epi32(127)))),
-    |x| _mm256_round_ps::<8>(x)
+    |x| _mm256_round_ps::<8>(x),
+    |x: __m256, n: __m256| x.mul(n.exp2_whole()),
+    |p, n| _mm256_maskload_ps(p, first_of_8(n)),
+    |p, n, v| _mm256_maskstore_ps(p, first_of_8(n), v)
 );
+
+/// The mask of the first `n` of 16 lanes.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn first_of_16(n: usize) -> u16 {
+    ((1u32 << n.min(16)) - 1) as u16
+}
+
+/// The mask of the first `n` of 8 lanes.
+///
+/// # Safety
+/// AVX2 is there.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+unsafe fn first_of_8(n: usize) -> __m256i {
+    // SAFETY: the caller runs where the instructions are there.
+    unsafe { _mm256_cmpgt_epi32(_mm256_set1_epi32(n as i32), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)) }
+}
 
 /// Work written over a [`Vector`].
 pub(crate) trait Kernel {
@@ -323,4 +371,24 @@ pub(crate) unsafe fn dispatch<K: Kernel>(isa: Isa, kernel: K) {
     let _ = isa;
     // SAFETY: plain code runs everywhere; the rest is the caller's contract.
     unsafe { kernel.run::<Plain>() }
+}
+
+/// Plain loops, which the compiler turns into the widest vectors there are.
+pub(crate) trait Loops {
+    /// Runs them; must be `#[inline(always)]` to be compiled for the chosen instructions.
+    fn run(self);
+}
+
+/// Runs plain loops with the best instructions of this processor. The results are those of the plain code: nothing is fused
+/// or reordered.
+pub(crate) fn vectorised<L: Loops>(loops: L) {
+    struct Job<L>(L);
+    impl<L: Loops> Kernel for Job<L> {
+        #[inline(always)]
+        unsafe fn run<V: Vector>(self) {
+            self.0.run();
+        }
+    }
+    // SAFETY: the instructions were detected, and the loops are safe code.
+    unsafe { dispatch(Isa::best(), Job(loops)) }
 }

@@ -8,8 +8,8 @@ mod cpu_vector;
 
 pub use cpu_vector::Isa;
 
-pub(crate) use cpu::{Epilogue, Rows, activate, multiply};
-pub(crate) use cpu_vector::{Kernel, Vector, dispatch};
+pub(crate) use cpu::{Epilogue, Pointwise, Rows, activate, activate_slice, multiply};
+pub(crate) use cpu_vector::{Kernel, Loops, Vector, dispatch, vectorised};
 
 use crate::conv::Activation;
 use crate::{Par, Result, error::shape_error};

@@ -8,6 +8,8 @@
 //! | [`relu`], [`hard_sigmoid`], [`sigmoid`], [`silu`], [`hard_swish`] | activations in place, for squeeze and excite |
 
 mod activation;
+#[cfg(test)]
+mod tests;
 mod window;
 
 pub use activation::{hard_sigmoid, hard_swish, relu, sigmoid, silu};

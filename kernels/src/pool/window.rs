@@ -2,6 +2,7 @@ use rayon::prelude::*;
 
 use crate::Par;
 use crate::error::{KernelError, Result, shape_error};
+use crate::gemm::{Loops, vectorised};
 
 /// The window of a pooling.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,8 +76,8 @@ fn pool(
     output: &mut [f32],
     par: Par,
     start: f32,
-    fold: impl Fn(f32, f32) -> f32 + Sync,
-    scale: impl Fn(usize) -> f32 + Sync,
+    fold: impl Fn(f32, f32) -> f32 + Copy + Sync,
+    scale: impl Fn(usize) -> f32 + Copy + Sync,
 ) -> Result<()> {
     let (oh, ow) = spec.output_size(h, w)?;
     if c == 0 || Some(input.len()) != product(&[n, h, w, c]) || Some(output.len()) != product(&[n, oh, ow, c]) {
@@ -85,27 +86,47 @@ fn pool(
     }
     let each = |(index, row): (usize, &mut [f32])| {
         let image = &input[index / oh * h * w * c..][..h * w * c];
-        let rows = span(index % oh, spec, 0, h);
-        for (ox, out) in row.chunks_exact_mut(c).enumerate() {
-            let columns = span(ox, spec, 1, w);
-            out.fill(start);
-            for y in rows.clone() {
-                for x in columns.clone() {
-                    let pixel = &image[(y * w + x) * c..][..c];
-                    out.iter_mut().zip(pixel).for_each(|(a, &b)| *a = fold(*a, b));
-                }
-            }
-            let factor = scale(rows.len() * columns.len());
-            if factor != 1.0 {
-                out.iter_mut().for_each(|x| *x *= factor);
-            }
-        }
+        vectorised(Row { image, w, c, spec, rows: span(index % oh, spec, 0, h), row, start, fold, scale });
     };
     match par {
         Par::Serial => output.chunks_exact_mut(ow * c).enumerate().for_each(each),
         Par::Rayon => output.par_chunks_exact_mut(ow * c).enumerate().for_each(each),
     }
     Ok(())
+}
+
+/// One row of the output.
+struct Row<'a, F, S> {
+    image: &'a [f32],
+    w: usize,
+    c: usize,
+    spec: &'a PoolSpec,
+    rows: std::ops::Range<usize>,
+    row: &'a mut [f32],
+    start: f32,
+    fold: F,
+    scale: S,
+}
+
+impl<F: Fn(f32, f32) -> f32, S: Fn(usize) -> f32> Loops for Row<'_, F, S> {
+    #[inline(always)]
+    fn run(self) {
+        let c = self.c;
+        for (ox, out) in self.row.chunks_exact_mut(c).enumerate() {
+            let columns = span(ox, self.spec, 1, self.w);
+            out.fill(self.start);
+            for y in self.rows.clone() {
+                for x in columns.clone() {
+                    let pixel = &self.image[(y * self.w + x) * c..][..c];
+                    out.iter_mut().zip(pixel).for_each(|(a, &b)| *a = (self.fold)(*a, b));
+                }
+            }
+            let factor = (self.scale)(self.rows.len() * columns.len());
+            if factor != 1.0 {
+                out.iter_mut().for_each(|x| *x *= factor);
+            }
+        }
+    }
 }
 
 /// The part of the map that window `o` covers along `axis`; never empty, as the padding is below the window.
@@ -123,16 +144,13 @@ pub fn global_avg(input: &[f32], n: usize, positions: usize, c: usize, output: &
         let got = (input.len(), output.len());
         return Err(shape_error("global_avg", format!("[{n}, {positions}, {c}] to [{n}, {c}]"), got));
     }
-    let each = |(map, mean): (&[f32], &mut [f32])| {
-        mean.fill(0.0);
-        for pixel in map.chunks_exact(c) {
-            mean.iter_mut().zip(pixel).for_each(|(a, &b)| *a += b);
+    let maps = input.chunks_exact(positions * c).zip(output.chunks_exact_mut(c));
+    for (map, mean) in maps {
+        let each = |(block, mean): (usize, &mut [f32])| vectorised(Mean { map, c, first: block * CHANNELS, mean });
+        match par {
+            Par::Serial => mean.chunks_mut(CHANNELS).enumerate().for_each(each),
+            Par::Rayon => mean.par_chunks_mut(CHANNELS).enumerate().for_each(each),
         }
-        mean.iter_mut().for_each(|x| *x /= positions as f32);
-    };
-    match par {
-        Par::Serial => input.chunks_exact(positions * c).zip(output.chunks_exact_mut(c)).for_each(each),
-        Par::Rayon => input.par_chunks_exact(positions * c).zip(output.par_chunks_exact_mut(c)).for_each(each),
     }
     Ok(())
 }
@@ -146,15 +164,62 @@ pub fn scale_channels(data: &mut [f32], n: usize, positions: usize, c: usize, ga
         let got = (data.len(), gate.len());
         return Err(shape_error("scale_channels", format!("[{n}, {positions}, {c}] by [{n}, {c}]"), got));
     }
-    let each = |(index, pixel): (usize, &mut [f32])| {
-        let gate = &gate[index / positions * c..][..c];
-        pixel.iter_mut().zip(gate).for_each(|(a, &b)| *a *= b);
+    // A few rows of pixels at a time; they may belong to two maps.
+    let each = |(index, pixels): (usize, &mut [f32])| {
+        vectorised(Gate { pixels, first: index * PIXELS, positions, c, gate });
     };
     match par {
-        Par::Serial => data.chunks_exact_mut(c).enumerate().for_each(each),
-        Par::Rayon => data.par_chunks_exact_mut(c).enumerate().with_min_len(256).for_each(each),
+        Par::Serial => data.chunks_mut(PIXELS * c).enumerate().for_each(each),
+        Par::Rayon => data.par_chunks_mut(PIXELS * c).enumerate().for_each(each),
     }
     Ok(())
+}
+
+/// Pixels gated by one task.
+const PIXELS: usize = 128;
+
+/// Channels averaged by one task.
+const CHANNELS: usize = 64;
+
+/// The means of the channels from `first` on.
+struct Mean<'a> {
+    map: &'a [f32],
+    c: usize,
+    first: usize,
+    mean: &'a mut [f32],
+}
+
+impl Loops for Mean<'_> {
+    #[inline(always)]
+    fn run(self) {
+        let mut sums = [0.0f32; CHANNELS];
+        let sums = &mut sums[..self.mean.len()];
+        for pixel in self.map.chunks_exact(self.c) {
+            let pixel = &pixel[self.first..][..sums.len()];
+            sums.iter_mut().zip(pixel).for_each(|(sum, &x)| *sum += x);
+        }
+        let positions = (self.map.len() / self.c) as f32;
+        self.mean.iter_mut().zip(sums).for_each(|(mean, sum)| *mean = *sum / positions);
+    }
+}
+
+struct Gate<'a> {
+    pixels: &'a mut [f32],
+    /// Number of the first pixel.
+    first: usize,
+    positions: usize,
+    c: usize,
+    gate: &'a [f32],
+}
+
+impl Loops for Gate<'_> {
+    #[inline(always)]
+    fn run(self) {
+        for (i, pixel) in self.pixels.chunks_exact_mut(self.c).enumerate() {
+            let gate = &self.gate[(self.first + i) / self.positions * self.c..][..self.c];
+            pixel.iter_mut().zip(gate).for_each(|(x, &g)| *x *= g);
+        }
+    }
 }
 
 fn product(sizes: &[usize]) -> Option<usize> {
