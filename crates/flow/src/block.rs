@@ -17,11 +17,11 @@ use crate::{FlowError, Mixing, Result, Subnet, subnet};
 #[derive(Clone, Debug)]
 pub struct Block {
     channels: usize,
-    clamp: f32,
+    pub(crate) clamp: f32,
     mixing: Mixing,
-    global_scale: Param,
-    global_offset: Param,
-    subnet: Subnet,
+    pub(crate) global_scale: Param,
+    pub(crate) global_offset: Param,
+    pub(crate) subnet: Subnet,
 }
 
 /// Softplus with beta 1/2 of this is 10, so that a fresh block scales by one.
@@ -160,8 +160,13 @@ impl Block {
     }
 }
 
+/// The derivative of [`global_scale`].
+pub(crate) fn global_scale_slope(theta: f32) -> f32 {
+    0.1 * if 0.5 * theta > 20.0 { 1.0 } else { 1.0 / (1.0 + (-0.5 * theta).exp()) }
+}
+
 /// `0.1 * softplus(theta)` with beta 1/2.
-fn global_scale(theta: f32) -> f32 {
+pub(crate) fn global_scale(theta: f32) -> f32 {
     0.1 * if 0.5 * theta > 20.0 { theta } else { (0.5 * theta).exp().ln_1p() / 0.5 }
 }
 

@@ -6,6 +6,8 @@
 //! | [`Mixing`] | the fixed mixing of channels: a permutation or a rotation |
 //! | [`Subnet`] | what predicts scale and shift: two linear or two convolutional layers |
 //! | [`Flow`] | blocks in sequence: forward, inverse, gradients with or without stored activations |
+//! | [`LinearTrainer`] | steps of Adam on a flow of linear blocks, as fast as the processor multiplies |
+//! | [`MapFlow`], [`PackedFlow`], [`ConvTrainer`] | a flow of convolutional blocks behind a layer norm: to keep, to use, to train |
 //! | [`positional_encoding`] | the condition CFlow-AD gives each position |
 //! | [`log_likelihood`] | under a standard normal |
 //!
@@ -25,15 +27,19 @@ mod block;
 mod coupling;
 mod error;
 mod likelihood;
+mod map_flow;
 mod mixing;
 mod position;
 mod sequence;
 mod subnet;
+mod train;
 
 pub use block::Block;
 pub use error::{FlowError, Result};
 pub use likelihood::{log_likelihood, log_likelihood_loss};
+pub use map_flow::MapFlow;
 pub use mixing::Mixing;
 pub use position::positional_encoding;
 pub use sequence::{Flow, FlowSpec, Kernel, Recomputed};
 pub use subnet::Subnet;
+pub use train::{ConvTrainer, Latent, LinearTrainer, PackedFlow};

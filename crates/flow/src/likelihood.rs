@@ -4,7 +4,7 @@ use blemish_grad::{Tape, Var};
 use crate::Result;
 
 /// Half the logarithm of two pi, as CFlow-AD's code rounds it.
-const HALF_LOG_TWO_PI: f32 = 0.918_938_5;
+pub(crate) const HALF_LOG_TWO_PI: f32 = 0.918_938_5;
 
 /// The log-likelihood of each row of `z` `[rows, c]` under a standard normal, plus its log-determinant `[rows]`.
 ///

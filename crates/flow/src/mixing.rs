@@ -55,6 +55,14 @@ impl Mixing {
         }
     }
 
+    /// The channel that output `i` of a permutation is taken from; `i` itself for a rotation.
+    pub(crate) fn source(&self, i: usize) -> usize {
+        match self {
+            Mixing::Hard(order) => order[i],
+            Mixing::Soft(_) => i,
+        }
+    }
+
     /// Checks that it is a permutation or an orthogonal matrix.
     ///
     /// # Errors

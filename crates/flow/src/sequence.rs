@@ -57,12 +57,12 @@ impl FlowSpec {
 /// Blocks in sequence. Parameters are named `module_list.<block>.<name>`, as FrEIA names them.
 #[derive(Clone, Debug)]
 pub struct Flow {
-    channels: usize,
-    condition: usize,
+    pub(crate) channels: usize,
+    pub(crate) condition: usize,
     blocks: Vec<Block>,
 }
 
-/// A loss and its gradients, made without storing activations.
+/// A loss and its gradients.
 pub struct Recomputed {
     /// The loss.
     pub loss: f32,

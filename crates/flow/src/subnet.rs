@@ -46,6 +46,10 @@ impl Subnet {
         Ok(layer(tape, &hidden, &w2, &b2)?)
     }
 
+    pub(crate) fn kernel(&self) -> Kernel {
+        self.kernel
+    }
+
     pub(crate) fn params(&self) -> &[Param; 4] {
         &self.params
     }

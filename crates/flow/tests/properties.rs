@@ -1,7 +1,8 @@
 //! What makes a flow a flow: it can be undone, and its log-determinant is that of its Jacobian.
 
-use blemish_flow::{Flow, FlowSpec, log_likelihood_loss};
-use blemish_grad::{Leaves, Module, Tape, Var};
+use blemish_flow::{ConvTrainer, Flow, FlowSpec, LinearTrainer, MapFlow, PackedFlow, log_likelihood_loss};
+use blemish_grad::optim::Adam;
+use blemish_grad::{Leaves, Module, Tape, Var, ops};
 use ndarray::ArrayD;
 use proptest::prelude::*;
 use rand::{Rng, SeedableRng};
@@ -109,6 +110,148 @@ proptest! {
             prop_assert!((a - b).abs() < 1e-5 + 1e-3 * a.abs(), "{a} for {b}");
         }
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn the_trainer_agrees_with_the_tape(c in 2usize..40, k in 0usize..9, blocks in 1usize..4, soft: bool, n in 1usize..150) {
+        let spec = FlowSpec { soft_mixing: soft, ..FlowSpec::linear(c, k, blocks) };
+        let flow = stirred(&spec, n as u64);
+        let (x, codes) = (random(&[n, c], 1), random(&[n, k], 2));
+        let condition = (k > 0).then(|| constant(&codes));
+        let (mut tape, mut leaves) = (Tape::recording(), Leaves::default());
+        let (z, det) = flow.forward(&mut tape, &constant(&x), condition.as_ref(), &mut leaves).unwrap();
+        let loss = log_likelihood_loss(&mut tape, &z, &det).unwrap();
+        let want = leaves.gradients(&mut tape.backward(&loss).unwrap());
+        let (x, codes) = (x.as_slice().unwrap(), codes.as_slice().unwrap());
+        let mut trainer = LinearTrainer::new(flow, Adam::default()).unwrap();
+        let got = trainer.gradients(x, codes).unwrap();
+        prop_assert!((got.loss - loss.item()).abs() < 1e-5 * (1.0 + loss.item().abs()));
+        prop_assert_eq!(got.gradients.len(), want.len());
+        for (got, want) in got.gradients.iter().flatten().zip(want.iter().flatten()) {
+            let rms = (want.iter().map(|g| g * g).sum::<f32>() / want.len() as f32).sqrt();
+            for (g, w) in got.iter().zip(want) {
+                prop_assert!((g - w).abs() < 1e-3 * rms + 1e-6, "{} for {}", g, w);
+            }
+        }
+        // A sample's likelihood does not depend on the others, to the bit.
+        let all = trainer.flow().log_likelihoods(x, codes).unwrap();
+        let i = n / 2;
+        let one = trainer.flow().log_likelihoods(&x[i * c..(i + 1) * c], &codes[i * k..(i + 1) * k]).unwrap();
+        prop_assert_eq!(one[0], all[i]);
+    }
+}
+
+#[test]
+fn the_trainer_gives_the_same_bits_for_any_threads() {
+    let run = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| {
+            let mut trainer = LinearTrainer::new(stirred(&FlowSpec::linear(96, 16, 3), 5), Adam::default()).unwrap();
+            let (x, codes) = (random(&[100, 96], 1), random(&[100, 16], 2));
+            let (x, codes) = (x.as_slice().unwrap(), codes.as_slice().unwrap());
+            for _ in 0..3 {
+                trainer.step(x, codes, 1e-2).unwrap();
+            }
+            (trainer.flow().state(), trainer.flow().log_likelihoods(x, codes).unwrap())
+        })
+    };
+    let one = run(1);
+    assert!(one == run(2) && one == run(7));
+}
+
+#[test]
+fn the_trainer_refuses_what_does_not_fit() {
+    let flow = Flow::new(&FlowSpec::linear(4, 2, 2), 0).unwrap();
+    let mut trainer = LinearTrainer::new(flow.clone(), Adam::default()).unwrap();
+    assert!(trainer.step(&[], &[], 1e-3).is_err(), "no samples");
+    assert!(trainer.step(&[0.0; 7], &[0.0; 2], 1e-3).is_err());
+    assert!(trainer.step(&[0.0; 8], &[0.0; 2], 1e-3).is_err());
+    let before = trainer.flow().state();
+    let error = trainer.step(&[f32::NAN; 4], &[0.0; 2], 1e-3).unwrap_err().to_string();
+    assert!(error.contains("not a finite number"), "{error}");
+    assert_eq!(trainer.flow().state(), before, "nothing is changed");
+    assert!(
+        LinearTrainer::new(Flow::new(&FlowSpec::convolutional(4, 2, 1.0, true), 0).unwrap(), Adam::default()).is_err()
+    );
+    assert!(LinearTrainer::new(flow.clone(), Adam { betas: [1.0, 0.5], ..Adam::default() }).is_err());
+    let other = LinearTrainer::new(Flow::new(&FlowSpec::linear(4, 2, 1), 0).unwrap(), Adam::default()).unwrap();
+    assert!(trainer.resume(other.flow().clone(), other.state().clone()).is_err());
+    assert!(trainer.resume(flow, other.state().clone()).is_err());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(16))]
+
+    #[test]
+    fn the_image_trainer_agrees_with_the_tape(
+        c in 2usize..40, steps in 1usize..4, h in 1usize..7, w in 1usize..7, n in 1usize..7, only: bool, norm: bool,
+    ) {
+        let mut model = MapFlow::new(&FlowSpec::convolutional(c, steps, 1.0, only), (h, w), norm, 3).unwrap();
+        let mut rng = ChaCha8Rng::seed_from_u64(c as u64);
+        model.visit_mut(&mut |_, param| param.data_mut().iter_mut().for_each(|v| *v += rng.random_range(-0.3..0.3)));
+        let x = random(&[n, h, w, c], 1);
+        let (mut tape, mut leaves) = (Tape::recording(), Leaves::default());
+        let (z, det) = model.forward(&mut tape, &constant(&x), &mut leaves).unwrap();
+        let squares = ops::unary(&mut tape, &z, ops::Unary::Square).unwrap();
+        let squares = ops::sum_rows(&mut tape, &squares).unwrap();
+        let half = ops::scale(&mut tape, &squares, 0.5).unwrap();
+        let each = ops::sub(&mut tape, &half, &det).unwrap();
+        let loss = ops::mean(&mut tape, &each).unwrap();
+        let want = leaves.gradients(&mut tape.backward(&loss).unwrap());
+        let images: Vec<&[f32]> = x.as_slice().unwrap().chunks_exact(h * w * c).collect();
+        let trainer = ConvTrainer::new(model.clone(), Adam::default()).unwrap();
+        let got = trainer.gradients(&images).unwrap();
+        prop_assert!((got.loss - loss.item()).abs() < 1e-4 * (1.0 + loss.item().abs()));
+        prop_assert_eq!(got.gradients.len(), want.len());
+        for (got, want) in got.gradients.iter().flatten().zip(want.iter().flatten()) {
+            prop_assert_eq!(got.len(), want.len());
+            let rms = (want.iter().map(|g| g * g).sum::<f32>() / want.len() as f32).sqrt();
+            for (g, w) in got.iter().zip(want) {
+                prop_assert!((g - w).abs() < 2e-3 * rms + 1e-5, "{} for {}", g, w);
+            }
+        }
+        let packed = PackedFlow::new(model).unwrap();
+        let mean = images.iter().map(|x| packed.latent(x).unwrap().loss).sum::<f64>() / n as f64;
+        prop_assert!((mean - f64::from(got.loss)).abs() < 1e-4 * (1.0 + mean.abs()));
+    }
+}
+
+#[test]
+fn the_image_trainer_gives_the_same_bits_for_any_threads() {
+    let run = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| {
+            let model = MapFlow::new(&FlowSpec::convolutional(32, 4, 1.0, false), (9, 8), true, 3).unwrap();
+            let mut trainer = ConvTrainer::new(model, Adam::default()).unwrap();
+            let x = random(&[6, 9, 8, 32], 1);
+            let images: Vec<&[f32]> = x.as_slice().unwrap().chunks_exact(9 * 8 * 32).collect();
+            for _ in 0..3 {
+                trainer.step(&images, 1e-2).unwrap();
+            }
+            trainer.model().state()
+        })
+    };
+    let one = run(1);
+    assert!(one == run(2) && one == run(7));
+}
+
+#[test]
+fn the_image_trainer_refuses_what_does_not_fit() {
+    let spec = FlowSpec::convolutional(4, 2, 1.0, true);
+    let model = MapFlow::new(&spec, (2, 3), true, 0).unwrap();
+    let mut trainer = ConvTrainer::new(model.clone(), Adam::default()).unwrap();
+    assert!(trainer.step(&[], 1e-3).is_err(), "no maps");
+    assert!(trainer.step(&[&[0.0; 23]], 1e-3).is_err());
+    let error = trainer.step(&[&[f32::NAN; 24]], 1e-3).unwrap_err().to_string();
+    assert!(error.contains("not a finite number"), "{error}");
+    assert_eq!(trainer.model().state(), model.state(), "nothing is changed");
+    assert!(MapFlow::new(&FlowSpec { soft_mixing: true, ..spec.clone() }, (2, 3), true, 0).is_err());
+    assert!(MapFlow::new(&FlowSpec::linear(4, 0, 1), (2, 3), true, 0).is_err());
+    assert!(MapFlow::new(&spec, (0, 3), true, 0).is_err());
+    assert!(PackedFlow::new(model).unwrap().latent(&[0.0; 5]).is_err());
 }
 
 #[test]

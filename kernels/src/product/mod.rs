@@ -3,6 +3,9 @@
 //! The frozen networks use [`crate::gemm`], whose weights are packed once; this module leaves the packing to the `gemm`
 //! crate.
 //!
+//! [`panel`] and [`window`] are the products of training that are worth their own loops: linear layers on few samples, and
+//! the weights of convolutions.
+//!
 //! ```
 //! use blemish_kernels::{Par, product::{Mat, Sum, matmul}};
 //! let (a, b) = ([1.0, 2.0, 3.0, 4.0], [5.0, 6.0]);
@@ -15,6 +18,10 @@
 //! ```
 
 mod cpu;
+mod cpu_panel;
+mod cpu_window;
+pub mod panel;
+pub mod window;
 
 use crate::{Par, Result, error::shape_error};
 

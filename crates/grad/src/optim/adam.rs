@@ -1,4 +1,5 @@
-use rayon::prelude::*;
+use blemish_kernels::Par;
+use blemish_kernels::adam::{AdamStep, adam};
 use serde::{Deserialize, Serialize};
 
 use crate::{GradError, Module, Result};
@@ -48,9 +49,6 @@ pub struct AdamState {
     pub exp_avg_sq: Vec<Vec<f32>>,
 }
 
-/// Values updated by one task; a fixed number, so that nothing depends on the threads.
-const CHUNK: usize = 1 << 14;
-
 impl Adam {
     /// One step with learning rate `lr`. `gradients` are in the order of [`Module::visit`]; a parameter without one is
     /// left alone, as PyTorch does.
@@ -84,38 +82,13 @@ impl Adam {
                 return;
             }
             state.steps[i] += 1;
-            self.update(
-                param.data_mut(),
-                &mut state.exp_avg[i],
-                &mut state.exp_avg_sq[i],
-                gradient,
-                state.steps[i],
-                lr,
-            );
-        });
-        error.map_or(Ok(()), Err)
-    }
-
-    fn update(&self, p: &mut [f32], m: &mut [f32], v: &mut [f32], g: &[f32], step: u64, lr: f32) {
-        let [b1, b2] = self.betas;
-        // As torch: the corrections in f64, then one step size and one divisor for all values.
-        let power = |b: f32| 1.0 - f64::from(b).powf(step as f64);
-        let size = (f64::from(lr) / power(b1)) as f32;
-        let root = power(b2).sqrt() as f32;
-        let shrink = 1.0 - lr * self.weight_decay;
-        let tasks =
-            p.par_chunks_mut(CHUNK).zip(m.par_chunks_mut(CHUNK)).zip(v.par_chunks_mut(CHUNK)).zip(g.par_chunks(CHUNK));
-        tasks.for_each(|(((p, m), v), g)| {
-            for (((p, m), v), g) in p.iter_mut().zip(m).zip(v).zip(g) {
-                let mut g = *g;
-                match self.decay {
-                    Decay::L2 => g += self.weight_decay * *p,
-                    Decay::Decoupled => *p *= shrink,
-                }
-                *m += (1.0 - b1) * (g - *m);
-                *v = b2 * *v + (1.0 - b2) * g * g;
-                *p -= size * (*m / (v.sqrt() / root + self.eps));
+            let decoupled = self.decay == Decay::Decoupled;
+            let step = AdamStep::new(lr, self.betas, self.eps, self.weight_decay, decoupled, state.steps[i]);
+            let (first, second) = (&mut state.exp_avg[i], &mut state.exp_avg_sq[i]);
+            if let Err(refused) = adam(&step, param.data_mut(), first, second, gradient, Par::Rayon) {
+                error.get_or_insert(refused.into());
             }
         });
+        error.map_or(Ok(()), Err)
     }
 }

@@ -1,0 +1,247 @@
+use std::sync::Arc;
+
+use blemish_core::{Detect, Epoch, Fit, ImageSource, Session};
+use blemish_embed::Embedder;
+use blemish_flow::{Flow, LinearTrainer, positional_encoding};
+use blemish_grad::Module;
+use blemish_grad::optim::{Adam, AdamState};
+use rand::seq::SliceRandom;
+use rayon::prelude::*;
+use serde_json::json;
+
+use super::{Cflow, CflowParams, KIND};
+use crate::features::Features;
+use crate::split::{Split, stream};
+use crate::store::put;
+use crate::training::{Learner, Outcome, Weights, run};
+use crate::{FlowDetectorError, Mode, Result};
+
+impl Fit for CflowParams {
+    type Model = Cflow;
+
+    fn fit(&self, session: &Session<'_>, normal: &dyn ImageSource) -> blemish_core::Result<Cflow> {
+        fit(self, session, normal).map_err(|error| error.into_core(KIND))
+    }
+}
+
+fn fit(params: &CflowParams, session: &Session<'_>, normal: &dyn ImageSource) -> Result<Cflow> {
+    params.validate()?;
+    let weights = params.weights.as_deref();
+    let preprocess = params.preprocess.clone();
+    let embedder = Embedder::new(&params.backbone, &params.layers, weights, session.seed, preprocess)?;
+    let embedder = Arc::new(embedder.with_precision(params.precision, session, normal)?);
+    let features = Features::new(&embedder, session, normal, params.cache_gigabytes, params.batch_size)?;
+    let plan = params.plan();
+    let split = Split::new(normal.len(), plan.validation_share, session.seed);
+    let identity = json!({
+        "kind": KIND, "seed": session.seed, "pictures": normal.len(), "first picture": features.first,
+        "sizes": features.sizes,
+        "network": embedder.fingerprint(), "precision": params.precision, "layers": params.layers,
+        "preprocess": params.preprocess,
+        "blocks": params.blocks, "condition": params.condition, "clamp": params.clamp,
+        "soft_mixing": params.soft_mixing, "fibre_batch": params.fibre_batch, "image_batch": params.image_batch,
+        "lr": params.lr, "schedule": params.schedule, "validation_share": params.validation_share,
+        "patience": params.patience, "mode": params.mode,
+        "judged": session.judge.is_some(),
+    });
+    let mut learner = Decoders::new(params, session.seed, &embedder, &features, normal.len(), split)?;
+    let Outcome { curve, best } = run(&mut learner, &plan, &identity, session)?;
+    let mut flows: Vec<Flow> = learner.layers.into_iter().map(|layer| layer.trainer.into_flow()).collect();
+    for (flow, weights) in flows.iter_mut().zip(best.into_iter().flatten()) {
+        put(flow, weights)?;
+    }
+    let maxima = maxima(&flows, &features, params.condition, normal.len(), params.image_batch, session)?;
+    if let Some(l) = maxima.iter().position(|m| !m.is_finite()) {
+        return Err(FlowDetectorError::Diverged { epoch: curve.len(), what: format!("layer {}", params.layers[l]) });
+    }
+    drop(features);
+    Ok(Cflow::new(embedder, flows, maxima, params, normal.len(), curve))
+}
+
+/// The largest log-likelihood of each layer over all training pictures.
+fn maxima(
+    flows: &[Flow],
+    features: &Features<'_>,
+    condition: usize,
+    pictures: usize,
+    batch: usize,
+    session: &Session<'_>,
+) -> Result<Vec<f32>> {
+    let codes = codes(features, condition)?;
+    let task = session.task("likelihoods", pictures);
+    let mut maxima = vec![f32::NEG_INFINITY; flows.len()];
+    let all: Vec<usize> = (0..pictures).collect();
+    for part in all.chunks(batch) {
+        let maps = features.get(part)?;
+        let each = maps.par_iter().map(|maps| {
+            let layers = maps.iter().zip(flows).zip(&codes);
+            let max = |((x, flow), codes): ((&Vec<f32>, &Flow), &Vec<f32>)| -> Result<f32> {
+                let likelihoods = flow.log_likelihoods(x, codes)?;
+                // A NaN stays one.
+                Ok(likelihoods.into_iter().fold(f32::NEG_INFINITY, |m, l| if l <= m || m.is_nan() { m } else { l }))
+            };
+            layers.map(max).collect::<Result<Vec<f32>>>()
+        });
+        for found in each.collect::<Result<Vec<_>>>()? {
+            maxima.iter_mut().zip(found).for_each(|(m, v)| *m = if v <= *m || m.is_nan() { *m } else { v });
+        }
+        task.step(part.len())?;
+    }
+    Ok(maxima)
+}
+
+/// The code of each position of each layer, `[h, w, condition]`.
+fn codes(features: &Features<'_>, condition: usize) -> Result<Vec<Vec<f32>>> {
+    let code =
+        |&(h, w, _): &(usize, usize, usize)| Ok(positional_encoding(condition, h, w)?.into_raw_vec_and_offset().0);
+    features.sizes.iter().map(code).collect()
+}
+
+/// The flows in training.
+struct Decoders<'a> {
+    params: &'a CflowParams,
+    seed: u64,
+    embedder: &'a Arc<Embedder>,
+    features: &'a Features<'a>,
+    pictures: usize,
+    split: Split,
+    layers: Vec<Layer>,
+}
+
+struct Layer {
+    name: String,
+    channels: usize,
+    /// `[h, w, condition]`.
+    codes: Vec<f32>,
+    trainer: LinearTrainer,
+}
+
+/// Sum of the losses of a batch and the number of steps.
+type Losses = (f64, usize);
+
+impl<'a> Decoders<'a> {
+    fn new(
+        params: &'a CflowParams,
+        seed: u64,
+        embedder: &'a Arc<Embedder>,
+        features: &'a Features<'a>,
+        pictures: usize,
+        split: Split,
+    ) -> Result<Decoders<'a>> {
+        let mut layers = Vec::new();
+        for (l, (codes, size)) in codes(features, params.condition)?.into_iter().zip(&features.sizes).enumerate() {
+            let flow = Flow::new(&params.spec(size.2), seed.wrapping_add(l as u64 + 1))?;
+            let trainer = LinearTrainer::new(flow, Adam { lr: params.lr, ..Adam::default() })?;
+            layers.push(Layer { name: params.layers[l].clone(), channels: size.2, codes, trainer });
+        }
+        Ok(Decoders { params, seed, embedder, features, pictures, split, layers })
+    }
+}
+
+impl Learner for Decoders<'_> {
+    fn epoch(&mut self, epoch: usize, lr: f32, batch: &dyn Fn() -> Result<()>) -> Result<f64> {
+        let mut order = self.split.train.clone();
+        order.shuffle(&mut stream(self.seed, [epoch, 0, 0]));
+        let mut total: Losses = (0.0, 0);
+        let together = LinearTrainer::side_by_side(self.layers.iter().map(|layer| &layer.trainer));
+        for (b, pictures) in order.chunks(self.params.image_batch).enumerate() {
+            let maps = self.features.get(pictures)?;
+            let train = |(l, layer): (usize, &mut Layer)| {
+                let maps: Vec<&[f32]> = maps.iter().map(|maps| maps[l].as_slice()).collect();
+                let mut rng = stream(self.seed, [epoch, b + 1, l + 1]);
+                layer.train(&maps, self.params, lr, &mut rng).map_err(|error| match error {
+                    FlowDetectorError::Flow(error) => FlowDetectorError::in_epoch(error, epoch, &layer.name),
+                    other => other,
+                })
+            };
+            let losses: Vec<Losses> = if together {
+                self.layers.par_iter_mut().enumerate().map(train).collect::<Result<_>>()?
+            } else {
+                self.layers.iter_mut().enumerate().map(train).collect::<Result<_>>()?
+            };
+            losses.iter().for_each(|(loss, steps)| total = (total.0 + loss, total.1 + steps));
+            batch()?;
+        }
+        Ok(total.0 / total.1.max(1) as f64)
+    }
+
+    fn model(&self, curve: &[Epoch]) -> Result<Box<dyn Detect>> {
+        let Decoders { params, seed, embedder, features, pictures, .. } = *self;
+        let flows: Vec<Flow> = self.layers.iter().map(|layer| layer.trainer.flow().clone()).collect();
+        let quiet = Session::quiet(seed);
+        let maxima = maxima(&flows, features, params.condition, pictures, params.image_batch, &quiet)?;
+        Ok(Box::new(Cflow::new(embedder.clone(), flows, maxima, params, pictures, curve.to_vec())))
+    }
+
+    fn validate(&self) -> Result<Option<f64>> {
+        if self.split.validation.is_empty() {
+            return Ok(None);
+        }
+        let mut total = 0.0;
+        for pictures in self.split.validation.chunks(self.params.image_batch) {
+            for maps in self.features.get(pictures)? {
+                for (layer, x) in self.layers.iter().zip(maps.iter()) {
+                    let likelihoods = layer.trainer.flow().log_likelihoods(x, &layer.codes)?;
+                    // -ln(sigmoid(l)), stable at both ends.
+                    let loss = |l: &f32| f64::from((-l).max(0.0) + (-l.abs()).exp().ln_1p());
+                    total += likelihoods.iter().map(loss).sum::<f64>() / likelihoods.len() as f64;
+                }
+            }
+        }
+        Ok(Some(total / (self.split.validation.len() * self.layers.len()) as f64))
+    }
+
+    fn batches(&self) -> usize {
+        self.split.train.len().div_ceil(self.params.image_batch)
+    }
+
+    fn parts(&self) -> Vec<(&dyn Module, &AdamState)> {
+        self.layers.iter().map(|l| (l.trainer.flow() as &dyn Module, l.trainer.state())).collect()
+    }
+
+    fn restore(&mut self, parts: Vec<(Weights, AdamState)>) -> Result<()> {
+        for (layer, (weights, state)) in self.layers.iter_mut().zip(parts) {
+            let mut flow = layer.trainer.flow().clone();
+            put(&mut flow, weights)?;
+            layer.trainer.resume(flow, state)?;
+        }
+        Ok(())
+    }
+}
+
+impl Layer {
+    /// One step for each batch of shuffled feature vectors of these maps.
+    fn train(
+        &mut self,
+        maps: &[&[f32]],
+        params: &CflowParams,
+        lr: f32,
+        rng: &mut rand_chacha::ChaCha8Rng,
+    ) -> Result<Losses> {
+        let (c, k) = (self.channels, params.condition);
+        let positions = self.codes.len() / k;
+        let mut order: Vec<u32> = (0..(maps.len() * positions) as u32).collect();
+        order.shuffle(rng);
+        let steps = (order.len() / params.fibre_batch).max(1);
+        let (mut x, mut codes) = (Vec::new(), Vec::new());
+        let mut total = 0.0;
+        for step in 0..steps {
+            let first = step * params.fibre_batch;
+            // What is left over joins the last step (anomalib) or is left out (the authors' code).
+            let last = if step + 1 == steps && (params.mode == Mode::Anomalib || steps == 1) {
+                order.len()
+            } else {
+                first + params.fibre_batch
+            };
+            x.clear();
+            codes.clear();
+            for &fibre in &order[first..last.min(order.len())] {
+                let (picture, position) = (fibre as usize / positions, fibre as usize % positions);
+                x.extend_from_slice(&maps[picture][position * c..][..c]);
+                codes.extend_from_slice(&self.codes[position * k..][..k]);
+            }
+            total += f64::from(self.trainer.step(&x, &codes, lr)?);
+        }
+        Ok((total, steps))
+    }
+}

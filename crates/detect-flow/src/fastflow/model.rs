@@ -1,0 +1,194 @@
+use std::sync::Arc;
+
+use blemish_core::{CoreError, Detect, ModelFile, ModelWriter, Prediction, Preprocess, Stages};
+use blemish_embed::Embedder;
+use blemish_flow::{FlowSpec, Latent, MapFlow, PackedFlow};
+use blemish_grad::Module;
+use ndarray::{Array4, ArrayView2, ArrayView4};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::{FastflowParams, KIND, anomaly_map};
+use crate::features::{Size, one, sizes};
+use crate::store::{bounded, load_mixing, load_weights, put, save_mixing, save_weights};
+use crate::{Epoch, Mode, Result};
+
+/// Most pixels of a side of a feature map in a model file.
+const MOST: usize = 16_384;
+
+/// A fitted FastFlow: the network and a flow for each layer.
+pub struct Fastflow {
+    embedder: Arc<Embedder>,
+    flows: Vec<PackedFlow>,
+    stored: Stored,
+}
+
+/// The metadata of a model file.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Stored {
+    steps: usize,
+    conv3x3_only: bool,
+    hidden_ratio: f64,
+    clamp: f32,
+    mode: Mode,
+    sizes: Vec<Size>,
+    images: usize,
+    curve: Vec<Epoch>,
+}
+
+impl Fastflow {
+    pub(super) fn new(
+        embedder: Arc<Embedder>,
+        flows: Vec<PackedFlow>,
+        params: &FastflowParams,
+        images: usize,
+        curve: Vec<Epoch>,
+    ) -> Self {
+        let FastflowParams { steps, conv3x3_only, hidden_ratio, clamp, mode, .. } = *params;
+        let sizes = flows.iter().map(|flow| flow.model().dim()).collect();
+        let stored = Stored { steps, conv3x3_only, hidden_ratio, clamp, mode, sizes, images, curve };
+        Fastflow { embedder, flows, stored }
+    }
+
+    /// The network.
+    pub fn embedder(&self) -> &Embedder {
+        &self.embedder
+    }
+
+    /// The flow of each layer.
+    pub fn flows(&self) -> impl Iterator<Item = &MapFlow> {
+        self.flows.iter().map(PackedFlow::model)
+    }
+
+    /// How the training went.
+    pub fn curve(&self) -> &[Epoch] {
+        &self.stored.curve
+    }
+
+    /// The model of a file.
+    ///
+    /// # Errors
+    /// Missing or damaged entries, or flows that do not fit the network.
+    pub fn load(file: &ModelFile) -> Result<Self> {
+        let embedder = Embedder::load(file)?;
+        let stored: Stored = file.get(KIND)?;
+        bounded(file, "number of steps", stored.steps, 64)?;
+        if !(stored.hidden_ratio > 0.0 && stored.hidden_ratio <= 8.0) {
+            return Err(file.bad(format!("its hidden ratio is {}", stored.hidden_ratio)).into());
+        }
+        let channels: Vec<usize> = embedder.layers().iter().map(|l| l.channels).collect();
+        if channels != stored.sizes.iter().map(|s| s.2).collect::<Vec<_>>() {
+            return Err(file.bad(format!("its maps are {:?}, its network has {channels:?}", stored.sizes)).into());
+        }
+        let mut flows = Vec::new();
+        for (l, &(h, w, c)) in stored.sizes.iter().enumerate() {
+            bounded(file, "map height", h, MOST)?;
+            bounded(file, "map width", w, MOST)?;
+            let spec = FlowSpec {
+                clamp: stored.clamp,
+                ..FlowSpec::convolutional(c, stored.steps, stored.hidden_ratio, stored.conv3x3_only)
+            };
+            // The file must hold the norm's weights before room for them is asked for.
+            let (prefix, norm) = (format!("fastflow.{l}"), stored.mode == Mode::Anomalib);
+            if norm {
+                file.tensor::<f32>(&format!("{prefix}.norm.weight"), &[Some(h), Some(w), Some(c)])?;
+            }
+            let mut model = MapFlow::new(&spec, (h, w), norm, 0).map_err(|e| file.bad(e.to_string()))?;
+            let weights = load_weights(file, &prefix, &model)?;
+            put(&mut model, weights)?;
+            load_mixing(file, &prefix, model.flow_mut(), false)?;
+            flows.push(PackedFlow::new(model)?);
+        }
+        Ok(Fastflow { embedder: Arc::new(embedder), flows, stored })
+    }
+
+    fn predictions(&self, input: ArrayView4<'_, f32>) -> Result<Vec<Prediction>> {
+        let (n, height, width, _) = input.dim();
+        if n == 0 {
+            return Ok(Vec::new());
+        }
+        self.scores(&self.embedder.features(input)?, (height, width))
+    }
+
+    fn scores(&self, maps: &[Array4<f32>], (height, width): (usize, usize)) -> Result<Vec<Prediction>> {
+        let n = maps.first().map_or(0, |map| map.dim().0);
+        if sizes(maps) != self.stored.sizes {
+            let got = format!("{height} x {width}, which gives {:?}", sizes(maps));
+            let wanted = format!("pictures of the size learned from, with feature maps {:?}", self.stored.sizes);
+            return Err(CoreError::Shape { what: "network input", wanted, got }.into());
+        }
+        let predict = |i: usize| -> Result<Prediction> {
+            let layers = one(maps, i);
+            let latents: Vec<Latent> = layers
+                .par_iter()
+                .zip(&self.flows)
+                .map(|(x, flow)| flow.latent(x))
+                .collect::<std::result::Result<_, _>>()?;
+            let grids: Vec<ArrayView2<'_, f32>> = latents
+                .iter()
+                .zip(&self.stored.sizes)
+                .map(|(latent, size)| ArrayView2::from_shape((size.0, size.1), &latent.energy))
+                .collect::<std::result::Result<_, _>>()
+                .map_err(|e| CoreError::Shape { what: "latent", wanted: "a map".to_owned(), got: e.to_string() })?;
+            let map = anomaly_map(&grids, (height, width))?;
+            Ok(Prediction { score: map.max()?, map: Some(map) })
+        };
+        (0..n).into_par_iter().map(predict).collect()
+    }
+}
+
+impl Detect for Fastflow {
+    fn kind(&self) -> &'static str {
+        KIND
+    }
+
+    fn preprocess(&self) -> &Preprocess {
+        self.embedder.preprocess()
+    }
+
+    fn predict_batch(&self, input: ArrayView4<'_, f32>) -> blemish_core::Result<Vec<Prediction>> {
+        self.predictions(input).map_err(|error| error.into_core(KIND))
+    }
+
+    fn stages(&self) -> Option<&dyn Stages> {
+        Some(self)
+    }
+
+    fn save(&self, file: &mut ModelWriter) -> blemish_core::Result<()> {
+        let add = |file: &mut ModelWriter| -> Result<()> {
+            self.embedder.save(file)?;
+            file.set(KIND, &self.stored)?;
+            for (l, model) in self.flows().enumerate() {
+                let prefix = format!("fastflow.{l}");
+                save_weights(file, &prefix, &model.state())?;
+                save_mixing(file, &prefix, model.flow())?;
+            }
+            Ok(())
+        };
+        add(file).map_err(|error| error.into_core(KIND))
+    }
+
+    fn summary(&self) -> String {
+        let layers: Vec<&str> = self.embedder.layers().iter().map(|l| l.name.as_str()).collect();
+        let count: usize = self.flows().map(Module::count).sum();
+        format!(
+            "FastFlow on {}, layers {}: {} pictures, {} epochs, {:.1} million parameters ({:.1} MB)",
+            self.embedder.describe(),
+            layers.join(" + "),
+            self.stored.images,
+            self.stored.curve.len(),
+            count as f64 * 1e-6,
+            count as f64 * 4e-6
+        )
+    }
+}
+
+impl Stages for Fastflow {
+    fn features(&self, input: ArrayView4<'_, f32>) -> blemish_core::Result<Vec<Array4<f32>>> {
+        self.embedder.features(input).map_err(|error| error.into_core(KIND))
+    }
+
+    fn score(&self, maps: Vec<Array4<f32>>, size: (usize, usize)) -> blemish_core::Result<Vec<Prediction>> {
+        self.scores(&maps, size).map_err(|error| error.into_core(KIND))
+    }
+}

@@ -1,0 +1,360 @@
+//! Register tiles of six rows and a panel's 64 samples.
+#![allow(unsafe_code)]
+
+use std::marker::PhantomData;
+
+use super::panel::PANEL;
+use crate::adam::{AdamStep, step_slice};
+use crate::gemm::{Isa, Kernel, Vector, dispatch};
+
+/// An output; tasks write disjoint rows of it.
+#[derive(Clone, Copy)]
+pub(super) struct Out<'a>(*mut f32, usize, PhantomData<&'a mut [f32]>);
+// SAFETY: made from an exclusive slice that outlives the tasks, which write disjoint rows.
+unsafe impl Send for Out<'_> {}
+// SAFETY: as above.
+unsafe impl Sync for Out<'_> {}
+
+impl<'a> Out<'a> {
+    /// Of this slice.
+    pub(super) fn new(slice: &'a mut [f32]) -> Out<'a> {
+        Out(slice.as_mut_ptr(), slice.len(), PhantomData)
+    }
+}
+
+/// `out[r, ..] = sum over k of a(r, k) * x[k, ..]` for each panel; `a(r, k)` is at `r * strides.0 + k * strides.1`, and one of
+/// the strides is 1.
+pub(super) struct Product<'a> {
+    pub(super) isa: Isa,
+    pub(super) a: &'a [f32],
+    pub(super) strides: (usize, usize),
+    pub(super) depth: usize,
+    pub(super) bias: Option<&'a [f32]>,
+    pub(super) relu: bool,
+    pub(super) add: bool,
+    pub(super) x: &'a [f32],
+    pub(super) x_rows: usize,
+    pub(super) out: Out<'a>,
+    pub(super) out_rows: usize,
+    pub(super) panels: usize,
+}
+
+impl Product<'_> {
+    /// Rows `first..last` of every panel.
+    pub(super) fn rows(&self, first: usize, last: usize) {
+        if first >= last {
+            return;
+        }
+        let end = (last - 1) * self.strides.0 + self.depth.saturating_sub(1) * self.strides.1;
+        assert!(end < self.a.len() && self.depth <= self.x_rows && last <= self.out_rows);
+        assert!(self.x.len() == self.panels * self.x_rows * PANEL && self.out.1 == self.panels * self.out_rows * PANEL);
+        assert!(self.bias.is_none_or(|b| b.len() >= last) && (self.strides.0 == 1 || self.strides.1 == 1));
+        // SAFETY: the instructions are there; every address was checked above; the caller's tasks have disjoint rows.
+        unsafe { dispatch(self.isa, ProductRows { job: self, first, last }) }
+    }
+}
+
+struct ProductRows<'a> {
+    job: &'a Product<'a>,
+    first: usize,
+    last: usize,
+}
+
+impl Kernel for ProductRows<'_> {
+    #[inline(always)]
+    unsafe fn run<V: Vector>(self) {
+        let mut row = self.first;
+        while row < self.last {
+            let count = tile_rows(self.last - row, V::ROWS);
+            for panel in 0..self.job.panels {
+                let mut column = 0;
+                while column < PANEL {
+                    // SAFETY: rows, panel and columns are in range; see `Product::rows`.
+                    unsafe {
+                        match (count, V::VECTORS) {
+                            (6, 4) => self.tile::<V, 6, 4>(row, panel, column),
+                            (4, 4) => self.tile::<V, 4, 4>(row, panel, column),
+                            (2, 4) => self.tile::<V, 2, 4>(row, panel, column),
+                            (_, 4) => self.tile::<V, 1, 4>(row, panel, column),
+                            (6, _) => self.tile::<V, 6, 2>(row, panel, column),
+                            (4, _) => self.tile::<V, 4, 2>(row, panel, column),
+                            (2, _) => self.tile::<V, 2, 2>(row, panel, column),
+                            (..) => self.tile::<V, 1, 2>(row, panel, column),
+                        }
+                    }
+                    column += V::VECTORS * V::LANES;
+                }
+            }
+            row += count;
+        }
+    }
+}
+
+/// Rows of the next tile when `left` are left: 6, 4, 2 or 1, never more than `most`.
+#[inline(always)]
+pub(super) fn tile_rows(left: usize, most: usize) -> usize {
+    match left {
+        0 | 1 => 1,
+        2 | 3 => 2,
+        4 | 5 | 8 => 4,
+        _ => most.min(6),
+    }
+}
+
+impl ProductRows<'_> {
+    #[inline(always)]
+    unsafe fn tile<V: Vector, const R: usize, const N: usize>(&self, row: usize, panel: usize, column: usize) {
+        let job = self.job;
+        // SAFETY: as for the caller.
+        unsafe {
+            let x = job.x.as_ptr().add(panel * job.x_rows * PANEL + column);
+            let a = job.a.as_ptr().add(row * job.strides.0);
+            let zero = [[V::splat(0.0); N]; R];
+            let sum = if job.strides.1 == 1 {
+                along_rows::<V, R, N>(zero, a, job.strides.0, x, PANEL, job.depth)
+            } else {
+                across_rows::<V, R, N>(zero, a, job.strides.1, x, PANEL, job.depth)
+            };
+            for (i, line) in sum.into_iter().enumerate() {
+                let to = job.out.0.add((panel * job.out_rows + row + i) * PANEL + column);
+                let bias = job.bias.map_or(0.0, |b| *b.as_ptr().add(row + i));
+                for (j, v) in line.into_iter().enumerate() {
+                    let to = to.add(j * V::LANES);
+                    let mut v = v.add(V::splat(bias));
+                    if job.add {
+                        v = v.add(V::load(to));
+                    }
+                    // The second argument is what a NaN gives.
+                    v = if job.relu { V::splat(0.0).max(v) } else { v };
+                    v.store(to);
+                }
+            }
+        }
+    }
+}
+
+/// `sum[i] + a[i * stride + k] * b[k * step ..]` over `k`.
+#[inline(always)]
+pub(super) unsafe fn along_rows<V: Vector, const R: usize, const N: usize>(
+    mut sum: [[V; N]; R],
+    a: *const f32,
+    stride: usize,
+    mut b: *const f32,
+    step: usize,
+    depth: usize,
+) -> [[V; N]; R] {
+    // SAFETY: the caller guarantees the addresses.
+    unsafe {
+        let at: [*const f32; R] = std::array::from_fn(|i| a.add(i * stride));
+        for k in 0..depth {
+            let line: [V; N] = std::array::from_fn(|j| V::load(b.add(j * V::LANES)));
+            for i in 0..R {
+                let a = V::splat(*at[i].add(k));
+                for j in 0..N {
+                    sum[i][j] = a.mul_add(line[j], sum[i][j]);
+                }
+            }
+            b = b.wrapping_add(step);
+        }
+    }
+    sum
+}
+
+/// `sum[i] + a[i + k * stride] * b[k * step ..]` over `k`.
+#[inline(always)]
+pub(super) unsafe fn across_rows<V: Vector, const R: usize, const N: usize>(
+    mut sum: [[V; N]; R],
+    mut a: *const f32,
+    stride: usize,
+    mut b: *const f32,
+    step: usize,
+    depth: usize,
+) -> [[V; N]; R] {
+    // SAFETY: the caller guarantees the addresses.
+    unsafe {
+        for _ in 0..depth {
+            let line: [V; N] = std::array::from_fn(|j| V::load(b.add(j * V::LANES)));
+            for i in 0..R {
+                let a = V::splat(*a.add(i));
+                for j in 0..N {
+                    sum[i][j] = a.mul_add(line[j], sum[i][j]);
+                }
+            }
+            a = a.wrapping_add(stride);
+            b = b.wrapping_add(step);
+        }
+    }
+    sum
+}
+
+/// Where a tile of a weight's gradient goes.
+#[derive(Clone, Copy)]
+pub(super) enum Sink<'a> {
+    /// Into a gradient of the weight's shape.
+    Write { gradient: Out<'a> },
+    /// Into the weight, by a step of Adam.
+    Adam { weight: Out<'a>, first: Out<'a>, second: Out<'a>, step: AdamStep },
+}
+
+/// `g * x^T`, tile by tile.
+pub(super) struct Tiles<'a> {
+    pub(super) isa: Isa,
+    pub(super) sink: Sink<'a>,
+    pub(super) inputs: usize,
+    pub(super) g: &'a [f32],
+    pub(super) g_rows: usize,
+    /// `[blocks, panels * 64, 64]`.
+    pub(super) x: &'a [f32],
+    pub(super) panels: usize,
+}
+
+impl Tiles<'_> {
+    /// Rows `first..last` of the weight.
+    pub(super) fn rows(&self, first: usize, last: usize) {
+        let len = match &self.sink {
+            Sink::Write { gradient } => gradient.1,
+            Sink::Adam { weight, first, second, .. } => weight.1.min(first.1).min(second.1),
+        };
+        assert!(last * self.inputs <= len && last <= self.g_rows);
+        assert!(self.g.len() == self.panels * self.g_rows * PANEL);
+        assert!(self.x.len() == self.inputs.div_ceil(PANEL) * self.panels * PANEL * PANEL);
+        // SAFETY: the instructions are there; every address was checked above; the caller's tasks have disjoint rows.
+        unsafe { dispatch(self.isa, TileRows { job: self, first, last }) }
+    }
+}
+
+struct TileRows<'a> {
+    job: &'a Tiles<'a>,
+    first: usize,
+    last: usize,
+}
+
+impl Kernel for TileRows<'_> {
+    #[inline(always)]
+    unsafe fn run<V: Vector>(self) {
+        let mut row = self.first;
+        while row < self.last {
+            let count = tile_rows(self.last - row, V::ROWS);
+            let mut column = 0;
+            while column < self.job.inputs {
+                // SAFETY: rows and columns are in range; see `Tiles::rows`.
+                unsafe {
+                    match (count, V::VECTORS) {
+                        (6, 4) => self.tile::<V, 6, 4>(row, column),
+                        (4, 4) => self.tile::<V, 4, 4>(row, column),
+                        (2, 4) => self.tile::<V, 2, 4>(row, column),
+                        (_, 4) => self.tile::<V, 1, 4>(row, column),
+                        (6, _) => self.tile::<V, 6, 2>(row, column),
+                        (4, _) => self.tile::<V, 4, 2>(row, column),
+                        (2, _) => self.tile::<V, 2, 2>(row, column),
+                        (..) => self.tile::<V, 1, 2>(row, column),
+                    }
+                }
+                column += V::VECTORS * V::LANES;
+            }
+            row += count;
+        }
+    }
+}
+
+impl TileRows<'_> {
+    #[inline(always)]
+    unsafe fn tile<V: Vector, const R: usize, const N: usize>(&self, row: usize, column: usize) {
+        let job = self.job;
+        let width = (N * V::LANES).min(job.inputs - column);
+        // SAFETY: as for the caller; `width` columns of each row are inside the weight.
+        unsafe {
+            if let Sink::Adam { weight, first, second, .. } = &job.sink {
+                for i in 0..R {
+                    let at = (row + i) * job.inputs + column;
+                    for line in (0..width).step_by(16) {
+                        prefetch(weight.0.add(at + line));
+                        prefetch(first.0.add(at + line));
+                        prefetch(second.0.add(at + line));
+                    }
+                }
+            }
+            let mut sum = [[V::splat(0.0); N]; R];
+            let x = job.x.as_ptr().add(column / PANEL * job.panels * PANEL * PANEL + column % PANEL);
+            for panel in 0..job.panels {
+                let g = job.g.as_ptr().add((panel * job.g_rows + row) * PANEL);
+                sum = along_rows::<V, R, N>(sum, g, PANEL, x.add(panel * PANEL * PANEL), PANEL, PANEL);
+            }
+            let mut buffer = [[0.0f32; PANEL]; R];
+            for (line, sum) in buffer.iter_mut().zip(&sum) {
+                for (j, v) in sum.iter().enumerate() {
+                    v.store(line.as_mut_ptr().add(j * V::LANES));
+                }
+            }
+            for (i, line) in buffer.iter().enumerate() {
+                let at = (row + i) * job.inputs + column;
+                match &job.sink {
+                    Sink::Write { gradient } => {
+                        std::ptr::copy_nonoverlapping(line.as_ptr(), gradient.0.add(at), width);
+                    }
+                    Sink::Adam { weight, first, second, step } => {
+                        let [p, m, v] =
+                            [weight, first, second].map(|out| std::slice::from_raw_parts_mut(out.0.add(at), width));
+                        step_slice(step, p, m, v, &line[..width]);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Asks for a cache line.
+#[inline(always)]
+unsafe fn prefetch(p: *const f32) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch does not fault, and every x86-64 processor has it.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(p.cast())
+    };
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = p;
+}
+
+/// See [`super::panel::transpose`], which checks the lengths.
+pub(super) fn transpose(isa: Isa, x: &[f32], rows: usize, used: usize, at: usize, out: &mut [f32]) {
+    // SAFETY: the instructions are there; the kernel indexes with checks.
+    unsafe { dispatch(isa, Transpose { x, rows, used, at, out }) }
+}
+
+struct Transpose<'a> {
+    x: &'a [f32],
+    rows: usize,
+    used: usize,
+    at: usize,
+    out: &'a mut [f32],
+}
+
+/// Side of the blocks that are turned in registers.
+const SIDE: usize = 16;
+
+impl Kernel for Transpose<'_> {
+    #[inline(always)]
+    unsafe fn run<V: Vector>(self) {
+        let samples = self.x.len() / self.rows;
+        for (panel, x) in self.x.chunks_exact(self.rows * PANEL).enumerate() {
+            let mut row = 0;
+            while row < self.used {
+                let column = self.at + row;
+                // Up to the end of a block of columns.
+                let count = SIDE.min(self.used - row).min(PANEL - column % PANEL);
+                let base = (column / PANEL * samples + panel * PANEL) * PANEL + column % PANEL;
+                for first in (0..PANEL).step_by(SIDE) {
+                    let mut block = [[0.0f32; SIDE]; SIDE];
+                    for (r, line) in block.iter_mut().enumerate().take(count) {
+                        line.copy_from_slice(&x[(row + r) * PANEL + first..][..SIDE]);
+                    }
+                    let turned: [[f32; SIDE]; SIDE] = std::array::from_fn(|f| std::array::from_fn(|r| block[r][f]));
+                    for (f, line) in turned.iter().enumerate() {
+                        self.out[base + (first + f) * PANEL..][..count].copy_from_slice(&line[..count]);
+                    }
+                }
+                row += count;
+            }
+        }
+    }
+}
