@@ -26,6 +26,13 @@
 // measured.
 #include "common/distance.cuh"
 
+#ifndef KCENTER_UPDATE_BOUNDS  // tune: 256 256,1 256,2
+#define KCENTER_UPDATE_BOUNDS 256
+#endif
+#ifndef KCENTER_GREEDY_BLOCKS  // tune: 1 2 3
+#define KCENTER_GREEDY_BLOCKS 2
+#endif
+
 namespace kcenter {
 
 enum { PICKS, THRESHOLD, POOL, BUCKET, RANK, ARRIVED, STATE };
@@ -58,7 +65,7 @@ __device__ __forceinline__ uint64_t block_max(uint64_t v, uint64_t* scratch) {
 }  // namespace kcenter
 
 // near[i] = min(near[i], |p_i - p_c|^2) over the centres c = picks[first .. first + count].
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(KCENTER_UPDATE_BOUNDS)
 kcenter_update(const float* __restrict__ points, float* __restrict__ near, const uint32_t* __restrict__ picks, int first,
                int count, int n, int d) {
   DYN_SMEM(shared);
@@ -168,7 +175,7 @@ kcenter_collect(const float* __restrict__ near, uint32_t* __restrict__ state, ui
 // Picks until the best of the pool is at V or below, or `total` picks are made. Block b has the pool's points b, b + grid,
 // ...; their rows lie in shared memory if `rows` (how many fit) is not 0. `best` [2, grid] passes each block's farthest on;
 // `farthest` [1] is what kcenter_histogram found.
-extern "C" __global__ void __launch_bounds__(256, 2)
+extern "C" __global__ void __launch_bounds__(256, KCENTER_GREEDY_BLOCKS)
 kcenter_greedy(const float* __restrict__ points, const float* __restrict__ near, uint32_t* __restrict__ state,
                const uint32_t* __restrict__ pool, uint64_t* __restrict__ best, const uint64_t* __restrict__ farthest,
                uint32_t* __restrict__ picks, float* __restrict__ squared, int total, int d, int rows) {

@@ -22,31 +22,16 @@
 // Registers on sm_80 and sm_90, without spills: mahalanobis_triangle 59 and 48, mahalanobis_low_rank 48 and 48.
 // Share of roofline: not yet measured.
 #include "common/distance.cuh"
+#include "common/gather.cuh"
+
+#ifndef MAHALANOBIS_UNROLL  // tune: 2 4 8
+#define MAHALANOBIS_UNROLL 4
+#endif
+#ifndef MAHALANOBIS_BOUNDS  // tune: 256 256,1 256,4 256,6
+#define MAHALANOBIS_BOUNDS 256
+#endif
 
 namespace mahalanobis {
-
-constexpr int PICTURES = 4;
-
-struct Maps { const float* map[4]; };
-
-// x [.., PICTURES]: the first `b` entries of the embeddings at a group, mean taken off; zeros for pictures that are not there.
-__device__ __forceinline__ void gather(const Maps& maps, const int* shape, const uint32_t* channel, const float* mean,
-                                       const uint64_t* mean_at, const int* mean_rows, const int* area,
-                                       const uint32_t* ancestor, int b, int grid_h, int grid_w, int n, float4* x) {
-  const int y = area[0], column = area[2], first = blockIdx.y * PICTURES;
-  for (int j = threadIdx.x; j < b; j += blockDim.x) {
-    const uint32_t* c = channel + 4 * j;
-    const float* map = c[0] == 0 ? maps.map[0] : c[0] == 1 ? maps.map[1] : c[0] == 2 ? maps.map[2] : maps.map[3];
-    const int *dim = shape + 3 * c[0], level = (int)c[2];
-    const long long own = ((long long)(y * (long long)dim[0] / grid_h) * dim[1] + column * (long long)dim[1] / grid_w) * dim[2] + c[1];
-    const long long picture = (long long)dim[0] * dim[1] * dim[2];
-    const float mu = mean[mean_at[level] + (uint64_t)ancestor[level] * mean_rows[level] + c[3]];
-    float v[PICTURES];
-#pragma unroll
-    for (int i = 0; i < PICTURES; i++) v[i] = first + i < n ? map[(first + i) * picture + own] - mu : 0.f;
-    x[j] = make_float4(v[0], v[1], v[2], v[3]);
-  }
-}
 
 __device__ __forceinline__ void add(float (&sum)[PICTURES], float w, const float4& x) {
   sum[0] = fmaf(w, x.x, sum[0]);
@@ -66,7 +51,7 @@ __device__ __forceinline__ void fill(float* out, const int* area, int picture, f
 
 }  // namespace mahalanobis
 
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(MAHALANOBIS_BOUNDS)
 mahalanobis_triangle(const float* __restrict__ map0, const float* __restrict__ map1, const float* __restrict__ map2,
                      const float* __restrict__ map3, const int* __restrict__ shape, const uint32_t* __restrict__ channel,
                      const float* __restrict__ mean, const uint64_t* __restrict__ mean_at, const int* __restrict__ mean_rows,
@@ -80,7 +65,7 @@ mahalanobis_triangle(const float* __restrict__ map0, const float* __restrict__ m
   const int group = blockIdx.x, warp = threadIdx.x >> 5, lane = threadIdx.x & 31, row = lane & 15, parity = lane >> 4;
   area += 4 * group;
   ancestor += (long long)group * levels;
-  gather({{map0, map1, map2, map3}}, shape, channel, mean, mean_at, mean_rows, area, ancestor, b, grid_h, grid_w, n, x);
+  gather({{map0, map1, map2, map3}}, shape, channel, mean, mean_at, mean_rows, area, ancestor, b, grid_h, grid_w, blockIdx.y * PICTURES, n, x);
   __syncthreads();
   const long long floats = (long long)b * (b + 1) / 2 - (long long)a * (a + 1) / 2;
   const float* triangle = weight + group * floats;
@@ -92,7 +77,7 @@ mahalanobis_triangle(const float* __restrict__ map0, const float* __restrict__ m
     float z[PICTURES] = {0.f, 0.f, 0.f, 0.f};
     if (row < h) {
       // One half of the warp has the even columns, the other the odd ones.
-#pragma unroll 4
+#pragma unroll MAHALANOBIS_UNROLL
       for (int c = parity; c < r0; c += 2) add(z, w[(long long)c * h + row], x[c]);
       w += (long long)r0 * h;
       for (int c = parity; c <= row; c += 2) add(z, w[c * h - c * (c - 1) / 2 + row - c], x[r0 + c]);
@@ -132,7 +117,8 @@ mahalanobis_low_rank(const float* __restrict__ map0, const float* __restrict__ m
   const int group = blockIdx.x, warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
   area += 4 * group;
   ancestor += (long long)group * levels;
-  gather({{map0, map1, map2, map3}}, shape, channel, mean, mean_at, mean_rows, area, ancestor, d, grid_h, grid_w, n, (float4*)x);
+  gather({{map0, map1, map2, map3}}, shape, channel, mean, mean_at, mean_rows, area, ancestor, d, grid_h, grid_w, blockIdx.y * PICTURES, n,
+         (float4*)x);
   __syncthreads();
   const int picture = blockIdx.y * PICTURES + warp;
   if (picture >= n) return;

@@ -24,6 +24,13 @@
 // nearest_rerank 64 and 64, nearest_select 24 and 22. Share of roofline: not yet measured.
 #include "common/distance.cuh"
 
+#ifndef NEAREST_STAGES  // tune: 2 3 4
+#define NEAREST_STAGES 4
+#endif
+#ifndef NEAREST_RERANK_BLOCKS  // tune: 2 4 6
+#define NEAREST_RERANK_BLOCKS 4
+#endif
+
 namespace nearest {
 
 constexpr int NO_ROW = 0x7fffffff;
@@ -116,7 +123,7 @@ nearest_quantize(const float* __restrict__ rows, const float* __restrict__ centr
 namespace nearest {
 
 constexpr float NOTHING = 3e38f;  // the sieve's value of a row that is not there
-enum { ROWS = 128, BANK = 256, DEPTH = 32, STAGES = 4, TILE = (ROWS + BANK) * DEPTH * 2, SHARED = STAGES * TILE };
+enum { ROWS = 128, BANK = 256, DEPTH = 32, STAGES = NEAREST_STAGES, TILE = (ROWS + BANK) * DEPTH * 2, SHARED = STAGES * TILE };
 
 // Byte of a 16-byte piece of a row of 64 bytes: rotated so that eight rows of ldmatrix hit all banks.
 __device__ __forceinline__ int swizzled(int row, int piece) { return row * (DEPTH * 2) + ((piece ^ ((row >> 1) & 3)) << 4); }
@@ -235,7 +242,7 @@ __device__ __forceinline__ Range bounds(const Query& q, float value, float block
 
 // index, distance [m, kept], from the sieve's `values` [2, ceil(n / 64), m]. query [m, d] and bank [n, d] as they were
 // before quantising; norm, loss [m] of the queries; `scale` of both; block [2, ceil(n / 64)] of the bank; 1 <= kept <= min(32, n).
-extern "C" __global__ void __launch_bounds__(256, 4)
+extern "C" __global__ void __launch_bounds__(256, NEAREST_RERANK_BLOCKS)
 nearest_rerank(const float* __restrict__ query, const float* __restrict__ bank, const float* __restrict__ norm,
                const float* __restrict__ loss, const float* __restrict__ block, const float* __restrict__ values,
                uint32_t* __restrict__ index, float* __restrict__ distance, float scale, int m, int n, int d, int k, int kept) {

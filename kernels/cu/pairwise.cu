@@ -8,7 +8,11 @@
 // Registers on sm_80 and sm_90, without spills: 96 and 96. Share of roofline: not yet measured.
 #include "common/distance.cuh"
 
-extern "C" __global__ void __launch_bounds__(256)
+#ifndef PAIRWISE_BOUNDS  // tune: 256 256,1 256,2
+#define PAIRWISE_BOUNDS 256
+#endif
+
+extern "C" __global__ void __launch_bounds__(PAIRWISE_BOUNDS)
 pairwise_squared(const float* __restrict__ q, const float* __restrict__ b, float* __restrict__ out, int m, int n, int d) {
   DYN_SMEM(shared);
   using namespace lane_tile;

@@ -6,11 +6,17 @@
 // that was not asked for are errors. BLEMISH_DRIVER=old|broken|none makes the driver too old, failing, or without a device.
 #define EMU
 #include "blur.cu"
+#include "ceiling.cu"
+#include "conv.cu"
+#include "depthwise.cu"
 #include "embed.cu"
 #include "kcenter.cu"
 #include "mahalanobis.cu"
+#include "moments.cu"
 #include "nearest.cu"
 #include "pairwise.cu"
+#include "pool.cu"
+#include "projection.cu"
 #include "resize.cu"
 
 #include <map>
@@ -23,7 +29,7 @@ namespace {
 typedef int Result;
 typedef unsigned long long Pointer;
 enum { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 100, INVALID_DEVICE = 101, INVALID_PTX = 218,
-       NOT_FOUND = 500, LAUNCH_FAILED = 719, COOPERATIVE_TOO_LARGE = 720, UNKNOWN = 999 };
+       NOT_FOUND = 500, CAPTURE = 900, LAUNCH_FAILED = 719, COOPERATIVE_TOO_LARGE = 720, UNKNOWN = 999 };
 constexpr size_t MEMORY = 1ull << 30, GUARD = 64;
 constexpr unsigned MULTIPROCESSORS = 3, SHARED = 48 << 10, SHARED_OPT_IN = 99 << 10;
 
@@ -45,7 +51,16 @@ Kernel kernels[] = {
     KERNEL(kcenter_threshold), KERNEL(kcenter_collect),   KERNEL(kcenter_greedy),   KERNEL(mahalanobis_triangle),
     KERNEL(mahalanobis_low_rank), KERNEL(nearest_quantize), KERNEL(nearest_sieve),  KERNEL(nearest_rerank),
     KERNEL(nearest_select),    KERNEL(pairwise_squared),  KERNEL(resize_down_u8),   KERNEL(resize_down_u16),
-    KERNEL(resize_across),     KERNEL(resize_bilinear),
+    KERNEL(conv_f32_128),      KERNEL(conv_f32_64),       KERNEL(conv_f16_128),     KERNEL(conv_f16_64),
+    KERNEL(conv_f16_point_128), KERNEL(conv_f16_point_64), KERNEL(depthwise_f32),   KERNEL(depthwise_f16),
+    KERNEL(map_pack_f32),      KERNEL(map_pack_f16),      KERNEL(map_unpack_f32),   KERNEL(map_unpack_f16),
+    KERNEL(max_pool_f32),      KERNEL(max_pool_f16),      KERNEL(avg_pool_f32),     KERNEL(avg_pool_f16),
+    KERNEL(global_mean_f32),   KERNEL(global_mean_f16),   KERNEL(gate_scale_f32),   KERNEL(gate_scale_f16),
+    KERNEL(gate_dense),
+    KERNEL(resize_across),     KERNEL(resize_bilinear),   KERNEL(projection_draw),  KERNEL(projection_apply),
+    KERNEL(moments_shift),     KERNEL(moments_add_f32),   KERNEL(moments_add_f64),  KERNEL(moments_covariance_f32),
+    KERNEL(moments_covariance_f64), KERNEL(moments_factor), KERNEL(moments_pack),
+    KERNEL(ceiling_copy),      KERNEL(ceiling_multiply_add), KERNEL(ceiling_tensor),
 };
 
 std::mutex lock;
@@ -102,10 +117,48 @@ Result launch(void* f, dim3 grid, dim3 block, unsigned shared, void** args, bool
   return SUCCESS;
 }
 
+// A launch that a stream records instead of starting it: its arguments by value, and which of them are buffers.
+struct Node {
+  void* kernel;
+  dim3 grid, block;
+  unsigned shared;
+  bool cooperative;
+  std::vector<std::vector<unsigned char>> values;
+  std::vector<Pointer> buffers;
+};
+typedef std::vector<Node> Graph;
+std::map<void*, Graph> recording;  // by stream
+size_t graphs;
+
+Result begin(void* stream, void* f, dim3 grid, dim3 block, unsigned shared, void** args, bool cooperative) {
+  std::unique_lock<std::mutex> guard(lock);
+  auto at = recording.find(stream);
+  if (at == recording.end()) {
+    guard.unlock();
+    return launch(f, grid, block, shared, args, cooperative);
+  }
+  Node node{f, grid, block, shared, cooperative, {}, {}};
+  size_t i = 0;
+  for (size_t n : ((Kernel*)f)->sizes) {
+    auto* value = (unsigned char*)args[i++];
+    node.values.emplace_back(value, value + n);
+    Pointer p = 0;
+    if (n == 8) memcpy(&p, value, 8);
+    if (p && inside(p, 1)) node.buffers.push_back(p);
+  }
+  at->second.push_back(std::move(node));
+  return SUCCESS;
+}
+
+bool records(void* stream) {
+  std::lock_guard<std::mutex> guard(lock);
+  return recording.count(stream);
+}
+
 struct AtExit {
   ~AtExit() {
     fprintf(stderr, "stand-in driver: %zu launches, %zu buffers left\n", launches, live.size());
-    if (damaged || !live.empty()) _exit(97);
+    if (damaged || !live.empty() || graphs || !recording.empty()) _exit(97);
   }
 } at_exit;
 
@@ -160,8 +213,8 @@ static Result copy(void* to, const void* from, size_t n, Pointer device) {
   memcpy(to, from, n);
   return SUCCESS;
 }
-Result cuMemcpyHtoDAsync_v2(Pointer d, const void* s, size_t n, void*) { return copy((void*)d, s, n, d); }
-Result cuMemcpyDtoHAsync_v2(void* d, Pointer s, size_t n, void*) { return copy(d, (void*)s, n, s); }
+Result cuMemcpyHtoDAsync_v2(Pointer d, const void* s, size_t n, void* stream) { return records(stream) ? CAPTURE : copy((void*)d, s, n, d); }
+Result cuMemcpyDtoHAsync_v2(void* d, Pointer s, size_t n, void* stream) { return records(stream) ? CAPTURE : copy(d, (void*)s, n, s); }
 Result cuMemcpyDtoDAsync_v2(Pointer d, Pointer s, size_t n, void*) { return inside(s, n) ? copy((void*)d, (void*)s, n, d) : INVALID_VALUE; }
 Result cuMemsetD8Async(Pointer d, unsigned char c, size_t n, void*) {
   std::lock_guard<std::mutex> guard(lock);
@@ -169,9 +222,52 @@ Result cuMemsetD8Async(Pointer d, unsigned char c, size_t n, void*) {
   memset((void*)d, c, n);
   return SUCCESS;
 }
-Result cuStreamCreate(void** s, unsigned) { *s = (void*)16; return SUCCESS; }
+Result cuStreamCreate(void** s, unsigned) { static size_t last; *s = (void*)(last += 16); return SUCCESS; }
 Result cuStreamDestroy_v2(void*) { return SUCCESS; }
-Result cuStreamSynchronize(void*) { return SUCCESS; }
+Result cuStreamSynchronize(void* stream) { return records(stream) ? CAPTURE : SUCCESS; }
+Result cuStreamBeginCapture_v2(void* stream, int) {
+  std::lock_guard<std::mutex> guard(lock);
+  return recording.emplace(stream, Graph()).second ? SUCCESS : INVALID_VALUE;
+}
+Result cuStreamEndCapture(void* stream, void** graph) {
+  std::lock_guard<std::mutex> guard(lock);
+  auto at = recording.find(stream);
+  if (at == recording.end()) return INVALID_VALUE;
+  *graph = new Graph(std::move(at->second));
+  recording.erase(at);
+  graphs++;
+  return SUCCESS;
+}
+Result cuGraphInstantiateWithFlags(void** ready, void* graph, unsigned long long) {
+  std::lock_guard<std::mutex> guard(lock);
+  *ready = new Graph(*(Graph*)graph);
+  graphs++;
+  return SUCCESS;
+}
+static Result forget(void* graph) {
+  std::lock_guard<std::mutex> guard(lock);
+  delete (Graph*)graph;
+  graphs--;
+  return SUCCESS;
+}
+Result cuGraphDestroy(void* graph) { return forget(graph); }
+Result cuGraphExecDestroy(void* graph) { return forget(graph); }
+Result cuGraphLaunch(void* graph, void* stream) {
+  if (records(stream)) return CAPTURE;
+  for (Node& node : *(Graph*)graph) {
+    std::vector<void*> args;
+    for (auto& value : node.values) args.push_back(value.data());
+    for (Pointer p : node.buffers) {
+      std::lock_guard<std::mutex> guard(lock);
+      if (inside(p, 1)) continue;
+      fprintf(stderr, "stand-in driver: recorded %s uses memory that was freed\n", ((Kernel*)node.kernel)->name);
+      damaged = true;
+      return LAUNCH_FAILED;
+    }
+    if (Result r = launch(node.kernel, node.grid, node.block, node.shared, args.data(), node.cooperative)) return r;
+  }
+  return SUCCESS;
+}
 Result cuStreamWaitEvent(void*, void*, unsigned) { return SUCCESS; }
 Result cuEventCreate(void** e, unsigned) { *e = (void*)1; return SUCCESS; }
 Result cuEventRecord(void*, void*) { return SUCCESS; }
@@ -208,12 +304,12 @@ Result cuFuncGetAttribute(int* v, int, void*) { *v = 0; return SUCCESS; }
 Result cuOccupancyMaxActiveBlocksPerMultiprocessor(int* n, void*, int, size_t) { *n = 1; return SUCCESS; }
 Result cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(int* n, void*, int, size_t, unsigned) { *n = 1; return SUCCESS; }
 Result cuLaunchKernel(void* f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared,
-                      void*, void** args, void**) {
-  return launch(f, dim3(gx, gy, gz), dim3(bx, by, bz), shared, args, false);
+                      void* stream, void** args, void**) {
+  return begin(stream, f, dim3(gx, gy, gz), dim3(bx, by, bz), shared, args, false);
 }
 Result cuLaunchCooperativeKernel(void* f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
-                                 unsigned shared, void*, void** args) {
-  return launch(f, dim3(gx, gy, gz), dim3(bx, by, bz), shared, args, true);
+                                 unsigned shared, void* stream, void** args) {
+  return begin(stream, f, dim3(gx, gy, gz), dim3(bx, by, bz), shared, args, true);
 }
 Result cuGetErrorName(Result r, const char** s) {
   *s = r == OUT_OF_MEMORY ? "CUDA_ERROR_OUT_OF_MEMORY" : r == NOT_FOUND ? "CUDA_ERROR_NOT_FOUND" : "CUDA_ERROR_EMULATED";

@@ -1,6 +1,6 @@
 #[cfg(feature = "cuda")]
 use crate::cuda::Cuda;
-use crate::{Result, TensorError};
+use crate::{NoDevice, Result, TensorError};
 
 /// Where the work is done. A value, not a type parameter: chosen at run time.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -35,37 +35,46 @@ impl Device {
         }
     }
 
-    /// Reads `auto`, `cpu`, `cuda` or `cuda:N` (GPU `N`, counted from 0). `auto` is the CPU, on which every detector
-    /// computes.
+    /// Reads `auto`, `cpu`, `cuda` (the first GPU) or `cuda:N` (GPU `N`, counted from 0). `auto` is the first GPU where the
+    /// program was built with the feature `cuda` and there is one that can be used, else the CPU.
     ///
     /// # Errors
-    /// [`TensorError::NoDevice`] for an unknown word, and for `cuda` where there is no GPU to use or the program was built
-    /// without the feature `cuda`.
+    /// [`TensorError::NoDevice`] for an unknown word, and for `cuda` where there is no GPU to use.
     pub fn parse(text: &str) -> Result<Self> {
         let ordinal = match text {
-            "auto" | "cpu" => return Ok(Device::cpu()),
-            "cuda" => Some(0),
-            _ => text.strip_prefix("cuda:").and_then(|n| n.parse().ok()),
+            "auto" => return Ok(open(0).unwrap_or_else(|_| Device::cpu())),
+            "cpu" => return Ok(Device::cpu()),
+            "cuda" => Ok(0),
+            _ => text.strip_prefix("cuda:").and_then(|n| n.parse().ok()).ok_or(NoDevice::Word),
         };
-        let why = match ordinal {
-            None => "the choices are auto, cpu, cuda and cuda:N".to_owned(),
-            Some(ordinal) => match open(ordinal) {
-                Ok(device) => return Ok(device),
-                Err(why) => why,
-            },
-        };
-        Err(TensorError::NoDevice { wanted: text.to_owned(), why })
+        ordinal.and_then(open).map_err(|why| TensorError::NoDevice { wanted: text.to_owned(), why })
+    }
+
+    /// The GPUs there are, in words.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub fn gpus() -> Result<Vec<String>, NoDevice> {
+        #[cfg(feature = "cuda")]
+        return Ok(crate::cuda::devices()?.iter().map(ToString::to_string).collect());
+        #[cfg(not(feature = "cuda"))]
+        Err(NoDevice::NotBuilt)
+    }
+
+    /// Whether it is the CPU.
+    pub fn is_cpu(&self) -> bool {
+        self.0 == Kind::Cpu
     }
 }
 
 #[cfg(feature = "cuda")]
-fn open(ordinal: usize) -> Result<Device, String> {
-    Cuda::open(ordinal).map(Device::cuda).map_err(|why| why.to_string())
+fn open(ordinal: usize) -> Result<Device, NoDevice> {
+    Cuda::open(ordinal).map(Device::cuda)
 }
 
 #[cfg(not(feature = "cuda"))]
-fn open(_ordinal: usize) -> Result<Device, String> {
-    Err("this version computes on the CPU only".to_owned())
+fn open(_ordinal: usize) -> Result<Device, NoDevice> {
+    Err(NoDevice::NotBuilt)
 }
 
 impl std::fmt::Display for Device {
@@ -84,7 +93,7 @@ mod tests {
 
     #[test]
     fn words() {
-        assert_eq!(Device::parse("auto").unwrap(), Device::cpu());
+        assert!(Device::parse("auto").is_ok());
         assert_eq!(Device::parse("cpu").unwrap().to_string(), "cpu");
         for word in ["cuda:x", "cuda:-1", "gpu", ""] {
             let error = Device::parse(word).unwrap_err().to_string();
@@ -95,9 +104,14 @@ mod tests {
     #[cfg(not(feature = "cuda"))]
     #[test]
     fn without_the_feature_no_gpu_is_asked_for() {
+        assert_eq!(Device::parse("auto").unwrap(), Device::cpu());
+        assert_eq!(Device::gpus(), Err(NoDevice::NotBuilt));
         for word in ["cuda", "cuda:1"] {
             let error = Device::parse(word).unwrap_err().to_string();
-            assert!(error.contains("CPU only") && error.contains(word), "{error}");
+            assert!(
+                error.contains("feature `cuda`") && error.contains("--features cuda") && error.contains(word),
+                "{error}"
+            );
         }
     }
 
@@ -105,7 +119,11 @@ mod tests {
     #[test]
     fn a_gpu_or_a_reason() {
         match Device::parse("cuda:0") {
-            Ok(device) => assert_eq!(device.to_string(), "cuda:0"),
+            Ok(device) => {
+                assert_eq!(device.to_string(), "cuda:0");
+                assert_eq!(Device::parse("auto").unwrap(), device);
+                assert!(!Device::gpus().unwrap().is_empty());
+            }
             Err(error) => assert!(error.to_string().contains("cuda:0"), "{error}"),
         }
         assert!(Device::parse("cuda:999").is_err());

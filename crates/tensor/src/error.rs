@@ -1,16 +1,16 @@
-use crate::DType;
+use crate::{DType, NoDevice};
 
 /// What can go wrong with devices and tensors.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TensorError {
     /// A device was asked for that this program or machine does not have.
-    #[error("device '{wanted}' is not available: {why}")]
+    #[error("device '{wanted}' is not available: {why}\n{}", .why.advice())]
     NoDevice {
         /// The device as the user wrote it.
         wanted: String,
-        /// What is missing.
-        why: String,
+        /// What was found instead.
+        why: NoDevice,
     },
     /// The number of elements does not fit the shape.
     #[error("a tensor of shape {shape:?} holds {wanted} elements, but {got} were given")]

@@ -3,6 +3,7 @@
 //! | item | what it is |
 //! |---|---|
 //! | [`Device`] | where the work is done, chosen at run time |
+//! | [`NoDevice`] | why there is no GPU, and what to do about it |
 //! | [`Tensor`] | numbers with a shape, owned or memory-mapped, cheap to clone |
 //! | [`DType`], [`Element`] | the element types a tensor may hold |
 //! | `cuda` (feature `cuda`) | GPUs: discovery, memory, launches |
@@ -20,12 +21,14 @@ mod device;
 mod dtype;
 mod error;
 mod mapped;
+mod no_device;
 mod tensor;
 
 pub use device::Device;
 pub use dtype::{DType, Element};
 pub use error::TensorError;
 pub use mapped::MappedFile;
+pub use no_device::NoDevice;
 pub use tensor::Tensor;
 
 /// Results of this crate.

@@ -95,3 +95,42 @@ fn a_kernel_that_is_not_there_is_an_error() {
     let error = cuda.launch(EMPTY, "nothing").err().unwrap();
     assert!(matches!(error, TensorError::Launch { .. }), "{error}");
 }
+
+#[test]
+fn a_feed_gives_in_turn_what_was_sent() {
+    let Some(cuda) = open() else { return };
+    let parts: Vec<Vec<u32>> = (0..5u32).map(|i| vec![i; 7 - i as usize]).collect();
+    let used = cuda.memory_used();
+    let mut feed = cuda.feed::<u32>(7).unwrap();
+    assert_eq!(cuda.memory_used() - used, 2 * 7 * 4);
+    assert!(feed.receive().is_err() && feed.send(&[0; 8]).is_err());
+    feed.send(&parts[0]).unwrap();
+    for i in 0..parts.len() {
+        if let Some(next) = parts.get(i + 1) {
+            feed.send(next).unwrap();
+            assert!(feed.send(next).is_err(), "both are in use");
+        }
+        assert_eq!(feed.receive().unwrap().read().unwrap()[..parts[i].len()], parts[i]);
+    }
+    drop(feed);
+    assert_eq!(cuda.memory_used(), used);
+}
+
+#[test]
+fn events_give_times_and_only_watched_launches_are_noted() {
+    let Some(cuda) = open() else { return };
+    let (before, after) = (cuda.event().unwrap(), cuda.event().unwrap());
+    assert!(before.milliseconds_to(&after).unwrap() >= 0.0);
+    assert_eq!(cuda.spans().unwrap(), []);
+    cuda.watch();
+    assert_eq!(cuda.spans().unwrap(), []);
+}
+
+#[test]
+fn a_substitute_comes_before_the_first_use() {
+    let Some(cuda) = open() else { return };
+    cuda.substitute("empty", EMPTY.text).unwrap();
+    let error = cuda.substitute("empty", EMPTY.text).unwrap_err();
+    assert!(matches!(error, TensorError::Launch { .. }), "{error}");
+    assert!(cuda.substitute("zero", "a\0b").is_err());
+}

@@ -3,15 +3,21 @@
 //! | module | kernels |
 //! |---|---|
 //! | [`blur::cuda`](crate::blur::cuda) | `blur.cu` |
+//! | [`conv::cuda`](crate::conv::cuda) | `conv.cu`, `depthwise.cu` |
+//! | [`element`] | maps of a network in and out |
+//! | [`ceiling::cuda`](crate::ceiling::cuda) | `ceiling.cu` |
 //! | [`embed`] | `embed.cu`: patch embeddings |
-//! | [`kcenter::cuda`](crate::kcenter::cuda) | `kcenter.cu` |
-//! | [`mahalanobis::cuda`](crate::mahalanobis::cuda) | `mahalanobis.cu` |
+//! | [`kcenter::cuda`](crate::kcenter::cuda) | `kcenter.cu`, `projection.cu` |
+//! | [`mahalanobis::cuda`](crate::mahalanobis::cuda) | `mahalanobis.cu`, `moments.cu` |
 //! | [`nearest::cuda`](crate::nearest::cuda) | `nearest.cu`, `pairwise.cu` |
+//! | [`pool::cuda`](crate::pool::cuda) | `pool.cu` |
 //! | [`resize::cuda`](crate::resize::cuda) | `resize.cu` |
 //!
 //! The PTX is part of the program; the driver compiles it for the chip at hand when a kernel is first used. Results are the
-//! bits of the CPU, but for [`mahalanobis::cuda`](crate::mahalanobis::cuda), whose sums run in another order.
+//! bits of the CPU, but for [`mahalanobis::cuda`](crate::mahalanobis::cuda) and the convolutions, whose sums run in another
+//! order, and what is stored in fp16.
 
+pub mod element;
 pub mod embed;
 
 use blemish_tensor::TensorError;
@@ -42,12 +48,20 @@ macro_rules! module {
 }
 
 pub(crate) const BLUR: Module = module!("blur.compute_75");
+pub(crate) const CONV: Module = module!("conv.compute_75");
+pub(crate) const CONV_80: Module = module!("conv.compute_80");
+pub(crate) const DEPTHWISE: Module = module!("depthwise.compute_75");
+pub(crate) const CEILING: Module = module!("ceiling.compute_75");
+pub(crate) const CEILING_80: Module = module!("ceiling.compute_80");
 pub(crate) const EMBED: Module = module!("embed.compute_75");
 pub(crate) const KCENTER: Module = module!("kcenter.compute_75");
 pub(crate) const MAHALANOBIS: Module = module!("mahalanobis.compute_75");
+pub(crate) const MOMENTS: Module = module!("moments.compute_75");
 pub(crate) const NEAREST: Module = module!("nearest.compute_75");
 pub(crate) const NEAREST_80: Module = module!("nearest.compute_80");
 pub(crate) const PAIRWISE: Module = module!("pairwise.compute_75");
+pub(crate) const POOL: Module = module!("pool.compute_75");
+pub(crate) const PROJECTION: Module = module!("projection.compute_75");
 pub(crate) const RESIZE: Module = module!("resize.compute_75");
 
 /// Threads of a block of the elementwise kernels.

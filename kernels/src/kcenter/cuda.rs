@@ -1,6 +1,13 @@
 #![allow(unsafe_code)]
 //! Exact greedy k-center on a GPU: the picks of the CPU. Within an epoch nothing comes back to the host but the number of
 //! picks.
+//!
+//! | item | what it does |
+//! |---|---|
+//! | [`greedy`] | picks rows that are each farthest from the earlier ones |
+//! | [`Projection`] | the matrix of a [`SparseProjection`](super::SparseProjection), for rows on the GPU |
+
+pub use super::cuda_projection::Projection;
 
 use blemish_tensor::cuda::{Buffer, Cuda};
 

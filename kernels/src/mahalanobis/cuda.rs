@@ -1,6 +1,15 @@
 #![allow(unsafe_code)]
-//! Mahalanobis distance on a GPU, from feature maps that are there. The forms, layouts and tensors are those of the CPU; sums
-//! run in another order, so distances agree to rounding.
+//! Mahalanobis distance and its fit on a GPU, from feature maps that are there. The forms, layouts and tensors are those of the
+//! CPU; sums run in another order, so distances agree to rounding.
+//!
+//! | item | what it is |
+//! |---|---|
+//! | [`Moments`] | means and covariances in one pass, and their inverse Cholesky factors |
+//! | [`Gaussians`] | the distances of a batch |
+
+mod moments;
+
+pub use moments::Moments;
 
 use blemish_tensor::cuda::{Buffer, Cuda, Launch};
 
@@ -11,22 +20,28 @@ use crate::cuda::{CudaResult, MAHALANOBIS, check, ints};
 use crate::error::shape_error;
 
 const OP: &str = "mahalanobis distance on a GPU";
-/// Maps that a kernel reads, and pictures that a block has.
-const MAPS: usize = 4;
+/// Feature maps that a layout may have here, at most.
+pub const MAPS: usize = 4;
+/// Pictures that a block has.
 const PICTURES: usize = 4;
 
 /// The Gaussians of all positions, on a GPU.
 pub struct Gaussians {
     cuda: Cuda,
+    tables: Tables,
+    mean: Buffer<f32>,
+    form: Form,
+}
+
+/// A layout, as the kernels read it.
+struct Tables {
     grid: (usize, usize),
     maps: Vec<[usize; 3]>,
     levels: Vec<Level>,
     shape: Buffer<i32>,
     channel: Buffer<u32>,
-    mean: Buffer<f32>,
     mean_at: Buffer<u64>,
     mean_rows: Buffer<i32>,
-    form: Form,
 }
 
 struct Level {
@@ -44,8 +59,9 @@ enum Form {
 
 impl std::fmt::Debug for Gaussians {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let d = self.levels.last().map_or(0, |l| l.b);
-        write!(f, "Gaussians({:?}, {d} channels, {} levels, on {:?})", self.grid, self.levels.len(), self.cuda)
+        let Tables { grid, levels, .. } = &self.tables;
+        let d = levels.last().map_or(0, |l| l.b);
+        write!(f, "Gaussians({grid:?}, {d} channels, {} levels, on {:?})", levels.len(), self.cuda)
     }
 }
 
@@ -96,29 +112,8 @@ impl Gaussians {
             let got: Vec<usize> = mean.iter().map(|m| m.len()).collect();
             return Err(shape_error(OP, "means [groups, rows] for each level", got).into());
         }
-        let maps: Vec<[usize; 3]> = layout.maps().collect();
-        if maps.len() > MAPS {
-            let what = format!("{} feature maps; up to {MAPS} are possible", maps.len());
-            return Err(KernelError::Parameter { op: OP, what }.into());
-        }
-        let rows: Vec<usize> = (0..layout.levels()).map(|level| layout.rows(level).len()).collect();
-        let starts = mean.iter().scan(0u64, |at, m| {
-            *at += m.len() as u64;
-            Some(*at - m.len() as u64)
-        });
-        let levels = (0..layout.levels()).map(|level| Level::new(cuda, layout, level)).collect::<CudaResult<_>>()?;
-        Ok(Gaussians {
-            cuda: cuda.clone(),
-            grid: layout.grid(),
-            levels,
-            shape: cuda.upload(&ints(OP, maps.iter().flatten().copied())?)?,
-            channel: cuda.upload(&channels(layout, &maps))?,
-            mean: cuda.upload(&mean.concat())?,
-            mean_at: cuda.upload(&starts.collect::<Vec<u64>>())?,
-            mean_rows: cuda.upload(&ints(OP, rows)?)?,
-            maps,
-            form,
-        })
+        let tables = Tables::new(cuda, layout)?;
+        Ok(Gaussians { cuda: cuda.clone(), tables, mean: cuda.upload(&mean.concat())?, form })
     }
 
     /// Distances `[n, height, width]` of `n` pictures from one buffer `[n, h, w, c]` for each map.
@@ -126,22 +121,19 @@ impl Gaussians {
     /// # Errors
     /// [`KernelError::Shape`] for other buffers; the device's, also for more channels than its shared memory holds.
     pub fn distance(&self, maps: &[&Buffer<f32>], n: usize) -> CudaResult<Buffer<f32>> {
-        let fits = |(map, size): (&&Buffer<f32>, &[usize; 3])| n.checked_mul(size.iter().product()) == Some(map.len());
-        if maps.len() != self.maps.len() || n == 0 || !maps.iter().zip(&self.maps).all(fits) {
-            let got: Vec<usize> = maps.iter().map(|m| m.len()).collect();
-            return Err(shape_error(OP, format!("maps of {n} >= 1 pictures of {:?}", self.maps), got).into());
-        }
-        let values = n.saturating_mul(self.grid.0).saturating_mul(self.grid.1);
+        self.tables.check(maps, n)?;
+        let Tables { grid: (height, width), levels, .. } = &self.tables;
+        let values = n.saturating_mul(*height).saturating_mul(*width);
         check(OP, &[values], values)?;
         let mut out = self.cuda.scratch(values)?;
         match &self.form {
             Form::Triangle(weights) => self.triangles(weights, maps, n, &mut out)?,
             Form::LowRank { basis, scale, rank, epsilon } => {
-                let Some(level) = self.levels.last() else { return Ok(out) };
+                let Some(level) = levels.last() else { return Ok(out) };
                 let launch =
                     self.begin("mahalanobis_low_rank", maps, level)?.input(basis).input(scale).output(&mut out);
-                let launch = launch.float(*epsilon).int(*rank).int(self.levels.len()).int(level.b).int(n);
-                let launch = launch.int(self.grid.0).int(self.grid.1);
+                let launch = launch.float(*epsilon).int(*rank).int(levels.len()).int(level.b).int(n);
+                let launch = launch.int(*height).int(*width);
                 // SAFETY: the tables were made from the layout, whose indices lie inside maps and means; basis and scale
                 // have rank rows for each group; areas lie inside the grid, which `out` has n of.
                 unsafe { launch.run(grid(level, n), 128, 16 * level.b as u32) }?;
@@ -158,11 +150,12 @@ impl Gaussians {
         out: &mut Buffer<f32>,
     ) -> CudaResult<()> {
         let mut parents = self.cuda.scratch::<f32>(1)?;
-        for (i, (level, weight)) in self.levels.iter().zip(weights).enumerate() {
+        for (i, (level, weight)) in self.tables.levels.iter().zip(weights).enumerate() {
             let mut sums = self.cuda.scratch::<f32>(level.groups.saturating_mul(n))?;
             let launch = self.begin("mahalanobis_triangle", maps, level)?.input(weight).input(&parents);
-            let launch = launch.output(&mut sums).output(out).int(i).int(self.levels.len()).int(level.a).int(level.b);
-            let launch = launch.int(n).int(self.grid.0).int(self.grid.1);
+            let launch =
+                launch.output(&mut sums).output(out).int(i).int(self.tables.levels.len()).int(level.a).int(level.b);
+            let launch = launch.int(n).int(self.tables.grid.0).int(self.tables.grid.1);
             // SAFETY: as above; weights have the level's rows of the triangle for each group, `sums` n values for each
             // group, `parents` those of the level before.
             unsafe { launch.run(grid(level, n), 256, 128 + 16 * level.b as u32) }?;
@@ -173,15 +166,56 @@ impl Gaussians {
 
     /// A launch with the arguments that both kernels begin with.
     fn begin<'a>(&'a self, kernel: &'static str, maps: &[&'a Buffer<f32>], level: &'a Level) -> CudaResult<Launch<'a>> {
-        let mut launch = self.cuda.launch(MAHALANOBIS, kernel)?;
+        let tables = &self.tables;
+        let launch = tables.read(self.cuda.launch(MAHALANOBIS, kernel)?, maps).input(&self.mean).input(&tables.mean_at);
+        Ok(launch.input(&tables.mean_rows).input(&level.area).input(&level.ancestor))
+    }
+}
+
+impl Tables {
+    fn new(cuda: &Cuda, layout: &Layout) -> CudaResult<Self> {
+        let maps: Vec<[usize; 3]> = layout.maps().collect();
+        if maps.len() > MAPS {
+            let what = format!("{} feature maps; up to {MAPS} are possible", maps.len());
+            return Err(KernelError::Parameter { op: OP, what }.into());
+        }
+        let rows: Vec<usize> = (0..layout.levels()).map(|level| layout.rows(level).len()).collect();
+        let starts = (0..layout.levels()).scan(0u64, |at, level| {
+            let own = *at;
+            *at += (layout.groups(level) * layout.rows(level).len()) as u64;
+            Some(own)
+        });
+        let levels = (0..layout.levels()).map(|level| Level::new(cuda, layout, level)).collect::<CudaResult<_>>()?;
+        Ok(Tables {
+            grid: layout.grid(),
+            levels,
+            shape: cuda.upload(&ints(OP, maps.iter().flatten().copied())?)?,
+            channel: cuda.upload(&channels(layout, &maps))?,
+            mean_at: cuda.upload(&starts.collect::<Vec<u64>>())?,
+            mean_rows: cuda.upload(&ints(OP, rows)?)?,
+            maps,
+        })
+    }
+
+    /// Refuses anything but the maps of `n` >= 1 pictures.
+    fn check(&self, maps: &[&Buffer<f32>], n: usize) -> CudaResult<()> {
+        let fits = |(map, size): (&&Buffer<f32>, &[usize; 3])| n.checked_mul(size.iter().product()) == Some(map.len());
+        if maps.len() != self.maps.len() || n == 0 || !maps.iter().zip(&self.maps).all(fits) {
+            let got: Vec<usize> = maps.iter().map(|m| m.len()).collect();
+            return Err(shape_error(OP, format!("maps of {n} >= 1 pictures of {:?}", self.maps), got).into());
+        }
+        Ok(())
+    }
+
+    /// The arguments that all kernels begin with.
+    fn read<'a>(&'a self, mut launch: Launch<'a>, maps: &[&'a Buffer<f32>]) -> Launch<'a> {
         for i in 0..MAPS {
             // No channel names a map that is not there.
             if let Some(map) = maps.get(i).or(maps.first()) {
                 launch = launch.input(*map);
             }
         }
-        let launch = launch.input(&self.shape).input(&self.channel).input(&self.mean).input(&self.mean_at);
-        Ok(launch.input(&self.mean_rows).input(&level.area).input(&level.ancestor))
+        launch.input(&self.shape).input(&self.channel)
     }
 }
 

@@ -1,7 +1,11 @@
 #![allow(unsafe_code)]
+use std::mem::ManuallyDrop;
+use std::sync::Arc;
+
 use cudarc::driver::{CudaSlice, DeviceRepr, ValidAsZeroBits};
 
 use super::budget::Share;
+use super::recording::Keep;
 use super::{Cuda, refused};
 use crate::{Result, TensorError};
 
@@ -15,14 +19,26 @@ pub trait Plain: sealed::Sealed + DeviceRepr + ValidAsZeroBits + Copy + Default 
 macro_rules! plain {
     ($($t:ty),*) => { $(impl sealed::Sealed for $t {} impl Plain for $t {})* };
 }
-plain!(u8, u16, u32, u64, i32, f32);
+plain!(u8, u16, u32, u64, i32, f32, f64);
 
 /// `len` numbers in a GPU's memory. Dropping it gives the memory back.
 pub struct Buffer<T: Plain> {
     cuda: Cuda,
-    slice: CudaSlice<T>,
+    slice: ManuallyDrop<CudaSlice<T>>,
     len: usize,
-    _share: Share,
+    share: ManuallyDrop<Share>,
+    keep: Arc<Keep>,
+}
+
+impl<T: Plain> Drop for Buffer<T> {
+    fn drop(&mut self) {
+        // SAFETY: nothing takes them but this, and nothing uses them afterwards.
+        let memory = unsafe { (ManuallyDrop::take(&mut self.slice), ManuallyDrop::take(&mut self.share)) };
+        // A recording that uses it holds the other count; it frees the memory.
+        if Arc::strong_count(&self.keep) > 1 {
+            self.keep.leave(memory);
+        }
+    }
 }
 
 impl<T: Plain> std::fmt::Debug for Buffer<T> {
@@ -40,7 +56,8 @@ impl<T: Plain> Buffer<T> {
         // SAFETY: the contents are arbitrary, which a `Plain` may be.
         let slice =
             unsafe { cuda.stream().alloc::<T>(held) }.map_err(refused(format!("{bytes} bytes of GPU memory")))?;
-        Ok(Buffer { cuda: cuda.clone(), slice, len, _share: share })
+        let (slice, share) = (ManuallyDrop::new(slice), ManuallyDrop::new(share));
+        Ok(Buffer { cuda: cuda.clone(), slice, len, share, keep: Arc::default() })
     }
 
     /// How many numbers.
@@ -56,6 +73,10 @@ impl<T: Plain> Buffer<T> {
     /// The GPU it lies on.
     pub fn cuda(&self) -> &Cuda {
         &self.cuda
+    }
+
+    pub(super) fn keep(&self) -> Arc<Keep> {
+        Arc::clone(&self.keep)
     }
 
     pub(super) fn slice(&self) -> &CudaSlice<T> {
@@ -109,7 +130,7 @@ impl<T: Plain> Buffer<T> {
     /// [`TensorError::Cuda`].
     pub fn clear(&mut self) -> Result<()> {
         let stream = self.cuda.stream().clone();
-        stream.memset_zeros(&mut self.slice).map_err(refused("clearing GPU memory"))
+        stream.memset_zeros(&mut *self.slice).map_err(refused("clearing GPU memory"))
     }
 
     fn part(&self, at: usize, len: usize) -> Result<std::ops::Range<usize>> {

@@ -1,14 +1,16 @@
 #![allow(unsafe_code)]
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cudarc::driver::{CudaContext, CudaStream};
 use cudarc::nvrtc::Ptx;
 
 use super::budget::Budget;
 use super::discover::usable;
+use super::event::Watched;
 use super::launch::{Loaded, Signatures};
-use super::{Buffer, DeviceInfo, Launch, Module, NoDevice, Plain, name, refused};
+use super::recording::{Recorder, Recorders, Recording, record};
+use super::{Buffer, DeviceInfo, Feed, Launch, Module, NoDevice, Plain, name, refused};
 use crate::{Result, TensorError};
 
 /// One GPU; a handle that is cheap to clone.
@@ -21,6 +23,8 @@ struct Inner {
     stream: Arc<CudaStream>,
     budget: Arc<Budget>,
     modules: Mutex<HashMap<&'static str, Arc<Loaded>>>,
+    recorders: Recorders,
+    watched: Mutex<Watched>,
 }
 
 impl std::fmt::Debug for Cuda {
@@ -47,13 +51,22 @@ impl Cuda {
         let info = usable(ordinal)?;
         let refuse = |error| NoDevice::Device { ordinal, code: name(error) };
         let context = CudaContext::new(ordinal).map_err(refuse)?;
-        // SAFETY: events order the work of several streams, and all work of this handle goes through one. The context is
-        // shared with other handles of the same GPU, but buffers are not: a launch takes those of its own handle alone.
+        // SAFETY: events order the work of several streams, and all work of this handle goes through one, but for the copies
+        // of a `Feed`, which orders them itself. The context is shared with other handles of the same GPU, but buffers are
+        // not: a launch takes those of its own handle alone.
         unsafe { context.disable_event_tracking() };
         let stream = context.new_stream().map_err(refuse)?;
         let (free, _) = context.mem_get_info().map_err(refuse)?;
         let budget = Budget::new(free / 10 * 9);
-        Ok(Cuda(Arc::new(Inner { info, context, stream, budget, modules: Mutex::default() })))
+        Ok(Cuda(Arc::new(Inner {
+            info,
+            context,
+            stream,
+            budget,
+            modules: Mutex::default(),
+            recorders: Recorders::default(),
+            watched: Mutex::default(),
+        })))
     }
 
     /// What is known of the GPU.
@@ -109,6 +122,14 @@ impl Cuda {
         Ok(buffer)
     }
 
+    /// Two buffers of `len` numbers that are filled in turn while kernels work.
+    ///
+    /// # Errors
+    /// As [`scratch`](Self::scratch).
+    pub fn feed<T: Plain>(&self, len: usize) -> Result<Feed<T>> {
+        Feed::new(self, len)
+    }
+
     /// Waits until all work asked for is done.
     ///
     /// # Errors
@@ -126,23 +147,68 @@ impl Cuda {
         Launch::new(self, &loaded, kernel)
     }
 
+    /// Records the launches that `work` asks for on this thread, instead of starting them: [`Recording::replay`] then starts
+    /// them all at once, any number of times, on the same buffers.
+    ///
+    /// Launches alone are recorded. Copies, reads and allocations inside `work` happen at once, before any replay, and so do
+    /// launches of other threads. Have each kernel run once before, since loading a module may wait for the GPU.
+    ///
+    /// # Errors
+    /// Those of `work`; [`TensorError::Cuda`] from the driver, [`TensorError::Launch`] inside another recording.
+    pub fn record<E: From<TensorError>>(&self, work: impl FnOnce() -> Result<(), E>) -> Result<Recording, E> {
+        record(self, &self.0.recorders, work)
+    }
+
     fn loaded(&self, module: Module) -> Result<Arc<Loaded>> {
-        // A panic elsewhere leaves the map whole.
-        let mut modules = self.0.modules.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut modules = self.modules();
         if let Some(loaded) = modules.get(module.name) {
             return Ok(Arc::clone(loaded));
         }
-        if module.text.contains('\0') {
-            return Err(TensorError::Launch {
-                kernel: module.name.to_owned(),
-                what: "its PTX holds a zero".to_owned(),
-            });
-        }
-        let handle = self.0.context.load_module(Ptx::from_src(module.text));
-        let handle = handle.map_err(refused(format!("loading the kernels of {}", module.name)))?;
-        let loaded = Arc::new(Loaded { handle, signatures: Signatures::read(module.text) });
+        let loaded = self.load(module.name, module.text)?;
         modules.insert(module.name, Arc::clone(&loaded));
         Ok(loaded)
+    }
+
+    /// The recording this thread makes.
+    pub(super) fn recorder(&self) -> Option<Arc<Recorder>> {
+        self.0.recorders.own()
+    }
+
+    pub(super) fn context(&self) -> &Arc<CudaContext> {
+        &self.0.context
+    }
+
+    /// Loads `text` in place of the module of this name, which must not have been used yet: to try a variant of its kernels
+    /// with the same names, parameters and launch shapes.
+    ///
+    /// # Errors
+    /// [`TensorError::Launch`] if the module is in use already; as [`launch`](Self::launch).
+    pub fn substitute(&self, name: &'static str, text: &str) -> Result<()> {
+        if self.modules().contains_key(name) {
+            return Err(TensorError::Launch { kernel: name.to_owned(), what: "it is loaded already".to_owned() });
+        }
+        let loaded = self.load(name, text)?;
+        self.modules().insert(name, loaded);
+        Ok(())
+    }
+
+    fn modules(&self) -> MutexGuard<'_, HashMap<&'static str, Arc<Loaded>>> {
+        // A panic elsewhere leaves the map whole.
+        self.0.modules.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn load(&self, name: &str, text: &str) -> Result<Arc<Loaded>> {
+        if text.contains('\0') {
+            return Err(TensorError::Launch { kernel: name.to_owned(), what: "its PTX holds a zero".to_owned() });
+        }
+        let handle = self.0.context.load_module(Ptx::from_src(text));
+        let handle = handle.map_err(refused(format!("loading the kernels of {name}")))?;
+        Ok(Arc::new(Loaded { handle, signatures: Signatures::read(text) }))
+    }
+
+    pub(super) fn watched(&self) -> MutexGuard<'_, Watched> {
+        // As for the modules.
+        self.0.watched.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn same(&self, other: &Cuda) -> bool {

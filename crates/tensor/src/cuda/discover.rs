@@ -3,63 +3,12 @@ use cudarc::driver::sys::{self, CUdevice_attribute_enum as Attribute};
 use cudarc::driver::{CudaContext, DriverError, result};
 
 use super::name;
+use crate::NoDevice;
 
 /// The oldest driver that reads the PTX of this workspace (version 8.4).
 const DRIVER: (i32, i32) = (12, 4);
 /// The oldest chips it is written for.
 const CHIP: (i32, i32) = (7, 5);
-
-/// Why there is no GPU to work on.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum NoDevice {
-    /// No driver is installed.
-    #[error("the NVIDIA driver's library (libcuda.so, nvcuda.dll) was not found")]
-    Library,
-    /// The driver does not know the PTX in use.
-    #[error("the NVIDIA driver speaks CUDA {}.{}, {}.{} or newer is needed: update the driver", .found.0, .found.1, .wanted.0, .wanted.1)]
-    TooOld {
-        /// CUDA version of the driver.
-        found: (i32, i32),
-        /// The oldest that does.
-        wanted: (i32, i32),
-    },
-    /// The driver did not start.
-    #[error("the NVIDIA driver did not start: {code}")]
-    Init {
-        /// What it said.
-        code: String,
-    },
-    /// The driver knows of no device.
-    #[error("the NVIDIA driver finds no GPU")]
-    None,
-    /// There are fewer devices.
-    #[error("there is no GPU {wanted}; {count} found, counted from 0")]
-    Ordinal {
-        /// The number asked for.
-        wanted: usize,
-        /// Devices there are.
-        count: usize,
-    },
-    /// The chip is older than the kernels.
-    #[error("{name} has compute capability {}.{}; {}.{} or newer is needed", .capability.0, .capability.1, .wanted.0, .wanted.1)]
-    TooOldChip {
-        /// The device's name.
-        name: String,
-        /// What it has.
-        capability: (i32, i32),
-        /// The least that does.
-        wanted: (i32, i32),
-    },
-    /// The device is there and refuses work.
-    #[error("GPU {ordinal} cannot be used: {code}")]
-    Device {
-        /// Its number.
-        ordinal: usize,
-        /// What the driver said.
-        code: String,
-    },
-}
 
 /// A GPU.
 #[derive(Clone, Debug, PartialEq, Eq)]

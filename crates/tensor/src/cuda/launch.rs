@@ -5,6 +5,7 @@ use std::sync::Arc;
 use cudarc::driver::sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
 use cudarc::driver::{CudaFunction, CudaModule, DevicePtr, DevicePtrMut, LaunchConfig, PushKernelArg};
 
+use super::recording::Keep;
 use super::{Buffer, Cuda, Plain, refused};
 use crate::{Result, TensorError};
 
@@ -52,6 +53,7 @@ pub struct Launch<'a> {
     wanted: Vec<String>,
     arguments: Vec<Argument>,
     fault: Option<String>,
+    kept: Vec<Arc<Keep>>,
     buffers: std::marker::PhantomData<&'a mut ()>,
 }
 
@@ -72,12 +74,14 @@ impl<'a> Launch<'a> {
         };
         let function = module.handle.load_function(kernel).map_err(refused(format!("loading kernel {kernel}")))?;
         let (arguments, fault) = (Vec::with_capacity(wanted.len()), None);
-        Ok(Launch { cuda, kernel, function, wanted, arguments, fault, buffers: std::marker::PhantomData })
+        let (kept, buffers) = (Vec::new(), std::marker::PhantomData);
+        Ok(Launch { cuda, kernel, function, wanted, arguments, fault, kept, buffers })
     }
 
     /// A buffer the kernel reads.
     pub fn input<T: Plain>(mut self, buffer: &'a Buffer<T>) -> Self {
         self.owns(buffer.cuda());
+        self.kept.push(buffer.keep());
         let (pointer, _order) = buffer.slice().device_ptr(self.cuda.stream());
         self.arguments.push(Argument::Pointer(pointer));
         self
@@ -86,6 +90,7 @@ impl<'a> Launch<'a> {
     /// A buffer the kernel writes, and may read.
     pub fn output<T: Plain>(mut self, buffer: &'a mut Buffer<T>) -> Self {
         self.owns(buffer.cuda());
+        self.kept.push(buffer.keep());
         let (pointer, _order) = buffer.slice_mut().device_ptr_mut(self.cuda.stream());
         self.arguments.push(Argument::Pointer(pointer));
         self
@@ -153,7 +158,11 @@ impl<'a> Launch<'a> {
         self.ask_for(shared)?;
         let config =
             LaunchConfig { grid_dim: (grid.0, grid.1, 1), block_dim: (threads, 1, 1), shared_mem_bytes: shared };
-        let mut builder = self.cuda.stream().launch_builder(&self.function);
+        let recorder = self.cuda.recorder();
+        // What is only recorded takes no time.
+        let before = if recorder.is_some() { None } else { self.cuda.before_launch()? };
+        let stream = recorder.as_ref().map_or(self.cuda.stream(), |recorder| &recorder.stream);
+        let mut builder = stream.launch_builder(&self.function);
         for argument in &self.arguments {
             match argument {
                 Argument::Pointer(v) => builder.arg(v),
@@ -162,9 +171,14 @@ impl<'a> Launch<'a> {
             };
         }
         // SAFETY: number and types of the arguments are those of the PTX, as `check` found out; buffers outlive the launch
-        // in the order of the stream, in which they are also freed; the rest is the caller's promise.
+        // in the order of the stream, in which they are also freed, or are kept by the recording; the rest is the caller's
+        // promise.
         let started = unsafe { if cooperative { builder.launch_cooperative(config) } else { builder.launch(config) } };
-        started.map(|_| ()).map_err(refused(format!("launching {}", self.kernel)))
+        started.map_err(refused(format!("launching {}", self.kernel)))?;
+        if let Some(recorder) = recorder {
+            recorder.note(self.kept);
+        }
+        self.cuda.after_launch(self.kernel, before)
     }
 
     fn owns(&mut self, other: &Cuda) {

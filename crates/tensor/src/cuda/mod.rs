@@ -5,11 +5,14 @@
 //! | [`devices`], [`DeviceInfo`], [`NoDevice`] | what is there, or why nothing is; never panics |
 //! | [`Cuda`] | one GPU: context, stream, loaded modules, memory budget |
 //! | [`Buffer`], [`Plain`] | numbers in its memory |
+//! | [`Feed`] | values streamed through page-locked memory while kernels work |
 //! | [`Module`] | kernels as PTX text |
 //! | [`Launch`] | a kernel with its arguments, checked against the PTX before it starts |
+//! | [`Recording`] | launches that start again together, as one graph |
+//! | [`Event`], [`Span`] | times on the GPU, between two points or of each launch |
 //!
-//! All work of a [`Cuda`] goes through one stream, so it happens in the order in which it was asked for; reading a buffer
-//! waits for all of it.
+//! All work of a [`Cuda`] but the copies of a [`Feed`] goes through one stream, so it happens in the order in which it was
+//! asked for; reading a buffer waits for all of it.
 //!
 //! ```
 //! match blemish_tensor::cuda::Cuda::open(0) {
@@ -22,12 +25,19 @@ mod budget;
 mod buffer;
 mod context;
 mod discover;
+mod event;
+mod feed;
 mod launch;
+mod recording;
 
+pub use crate::NoDevice;
 pub use buffer::{Buffer, Plain};
 pub use context::Cuda;
-pub use discover::{DeviceInfo, NoDevice, devices};
+pub use discover::{DeviceInfo, devices};
+pub use event::{Event, Span};
+pub use feed::Feed;
 pub use launch::{Launch, Module};
+pub use recording::Recording;
 
 use crate::TensorError;
 use cudarc::driver::DriverError;

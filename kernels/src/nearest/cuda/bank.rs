@@ -8,13 +8,13 @@ use crate::cuda::{CudaResult, NEAREST, NEAREST_80, THREADS, grid};
 use crate::error::shape_error;
 use crate::nearest::{Neighbors, finite};
 
-const OP: &str = "nearest search on a GPU";
-/// Nearest rows a search can give: one for each lane of a warp.
-const MOST: usize = 32;
+pub(super) const OP: &str = "nearest search on a GPU";
+/// Nearest rows a search can give, at most: one for each lane of a warp.
+pub const MOST: usize = 32;
 /// Banks below this size are scanned.
-const SMALL: usize = 512;
+pub(super) const SMALL: usize = 512;
 /// Rows a block bounds together, and the tile of the sieve.
-const BLOCK: usize = 64;
+pub(super) const BLOCK: usize = 64;
 const TILE: (usize, usize) = (128, 256);
 const SHARED: u32 = 98_304;
 /// Bytes of distances or bounds that a search holds at a time, at most: queries go in groups.
@@ -32,7 +32,7 @@ pub struct Bank {
 }
 
 /// The fp16 forms of the rows.
-struct Sieve {
+pub(super) struct Sieve {
     centre: Buffer<f32>,
     scale: f32,
     /// What the f32 distances themselves may lose where they are so small that squares vanish, scaled.
@@ -70,8 +70,7 @@ impl Bank {
         let rows = rows.as_standard_layout();
         let values = finite(OP, "the bank", &rows)?;
         let device = cuda.upload(values)?;
-        let tensor_cores = cuda.info().capability >= (8, 0) && cuda.info().shared_memory >= SHARED;
-        let sieve = if tensor_cores && n >= small { Sieve::new(cuda, values, &device, [n, d])? } else { None };
+        let sieve = if tensor_cores(cuda) && n >= small { Sieve::new(cuda, values, &device, [n, d])? } else { None };
         Ok(Bank { cuda: cuda.clone(), rows: device, n, d, sieve })
     }
 
@@ -116,20 +115,19 @@ impl Bank {
             let wanted = format!("queries [m <= {}, {}]", self.group(), self.d);
             return Err(shape_error(OP, wanted, (m, query.len())).into());
         }
-        let (index, distance) = (self.cuda.scratch(m * kept)?, self.cuda.scratch(m * kept)?);
-        if m == 0 {
-            return Ok((index, distance));
-        }
-        match &self.sieve {
-            Some(sieve) => sieve.search(self, query, m, kept, (index, distance)),
-            None => self.scan(query, m, kept, (index, distance)),
-        }
+        let part = Part { cuda: &self.cuda, rows: &self.rows, n: self.n, d: self.d, sieve: self.sieve.as_ref() };
+        part.search(query, m, kept)
+    }
+
+    /// Bytes that a bank of `rows` `[n, d]` takes on a GPU, about.
+    pub fn bytes(n: usize, d: usize) -> usize {
+        n.saturating_mul(4 * d + 2 * d.next_multiple_of(32) + 8)
     }
 
     /// The most queries of one [`search_device`](Self::search_device).
     pub fn group(&self) -> usize {
         let each = if self.sieve.is_some() { 8 * self.n.div_ceil(BLOCK) } else { 4 * self.n };
-        (WORK / each).clamp(1, 1 << 15)
+        (WORK.min(self.cuda.memory_budget() / 8) / each).clamp(1, 1 << 15)
     }
 
     fn kept(&self, k: usize) -> Result<usize, KernelError> {
@@ -138,11 +136,39 @@ impl Bank {
         }
         Ok(k.min(self.n))
     }
+}
+
+/// Whether the sieve runs on this GPU.
+pub(super) fn tensor_cores(cuda: &Cuda) -> bool {
+    cuda.info().capability >= (8, 0) && cuda.info().shared_memory >= SHARED
+}
+
+/// A bank, or a part of one, in whatever buffer: the first `n` rows of `rows`.
+pub(super) struct Part<'a> {
+    pub(super) cuda: &'a Cuda,
+    pub(super) rows: &'a Buffer<f32>,
+    pub(super) n: usize,
+    pub(super) d: usize,
+    pub(super) sieve: Option<&'a Sieve>,
+}
+
+impl Part<'_> {
+    /// Row numbers and distances `[m, kept]`; `query` has m d values, `kept` is at most `n` and [`MOST`].
+    pub(super) fn search(&self, query: &Buffer<f32>, m: usize, kept: usize) -> CudaResult<Found> {
+        let (index, distance) = (self.cuda.scratch(m * kept)?, self.cuda.scratch(m * kept)?);
+        if m == 0 {
+            return Ok((index, distance));
+        }
+        match self.sieve {
+            Some(sieve) => sieve.search(self, query, m, kept, (index, distance)),
+            None => self.scan(query, m, kept, (index, distance)),
+        }
+    }
 
     fn scan(&self, query: &Buffer<f32>, m: usize, kept: usize, mut found: Found) -> CudaResult<Found> {
-        let (cuda, n) = (&self.cuda, self.n);
+        let (cuda, n) = (self.cuda, self.n);
         let mut all = cuda.scratch::<f32>(m.saturating_mul(n))?;
-        pairwise::into(cuda, query, &self.rows, [m, n, self.d], &mut all)?;
+        pairwise::into(cuda, query, self.rows, [m, n, self.d], &mut all)?;
         let launch = cuda.launch(NEAREST, "nearest_select")?.input(&all).output(&mut found.0).output(&mut found.1);
         let launch = launch.int(m).int(n).int(kept);
         // SAFETY: m n distances in, m kept results out, kept <= min(32, n).
@@ -155,7 +181,7 @@ type Found = (Buffer<u32>, Buffer<f32>);
 
 impl Sieve {
     /// `None` if the rows are too large or too small for fp16 at any scale.
-    fn new(cuda: &Cuda, values: &[f32], rows: &Buffer<f32>, [n, d]: [usize; 2]) -> CudaResult<Option<Self>> {
+    pub(super) fn new(cuda: &Cuda, values: &[f32], rows: &Buffer<f32>, [n, d]: [usize; 2]) -> CudaResult<Option<Self>> {
         let mut sum = vec![0f64; d];
         for row in values.chunks_exact(d) {
             sum.iter_mut().zip(row).for_each(|(s, v)| *s += f64::from(*v));
@@ -189,8 +215,15 @@ impl Sieve {
         Ok(Some(sieve))
     }
 
-    fn search(&self, bank: &Bank, query: &Buffer<f32>, m: usize, kept: usize, mut found: Found) -> CudaResult<Found> {
-        let (cuda, n, d, k) = (&bank.cuda, bank.n, bank.d, self.k);
+    fn search(
+        &self,
+        bank: &Part<'_>,
+        query: &Buffer<f32>,
+        m: usize,
+        kept: usize,
+        mut found: Found,
+    ) -> CudaResult<Found> {
+        let (cuda, n, d, k) = (bank.cuda, bank.n, bank.d, self.k);
         let (mut half, mut norm, mut loss) =
             (cuda.scratch::<u16>(m * k)?, cuda.scratch::<f32>(m)?, cuda.scratch::<f32>(m)?);
         let launch = cuda.launch(NEAREST_80, "nearest_quantize")?.input(query).input(&self.centre);
@@ -204,8 +237,7 @@ impl Sieve {
         // SAFETY: m k and n k halves in rows of a multiple of 32, from allocations aligned to 256 bytes; 2 ceil(n / 64) m
         // values out.
         unsafe { launch.run((grid(m, TILE.0), grid(n, TILE.1)), THREADS, SHARED) }?;
-        let launch =
-            cuda.launch(NEAREST_80, "nearest_rerank")?.input(query).input(&bank.rows).input(&norm).input(&loss);
+        let launch = cuda.launch(NEAREST_80, "nearest_rerank")?.input(query).input(bank.rows).input(&norm).input(&loss);
         let launch = launch.input(&self.block).input(&values).output(&mut found.0).output(&mut found.1);
         let launch = launch.float(self.scale).int(m).int(n).int(d).int(k).int(kept);
         // SAFETY: the sizes are those above; m kept results out, kept <= min(32, n).
