@@ -1,7 +1,7 @@
 //! Times nearest-neighbour search and greedy k-center.
 //!
 //! ```text
-//! cargo run --release -p blemish-kernels --example search_speed -- nearest [BANK.f32 QUERIES.f32 DIM]
+//! cargo run --release -p blemish-kernels --example search_speed -- nearest [BANK.f32 QUERIES.f32 DIM] [--save INDEX.u32]
 //! cargo run --release -p blemish-kernels --example search_speed -- kcenter [POINTS.f32 DIM] [--ratio 0.01] [--save ROWS.f32]
 //! ```
 //!
@@ -11,7 +11,7 @@
 use std::time::Instant;
 
 use blemish_kernels::kcenter;
-use blemish_kernels::nearest::{Bank, pairwise_squared};
+use blemish_kernels::nearest::{Bank, Storage, pairwise_squared};
 use ndarray::{Array2, ArrayView2, s};
 use rand::{Rng, SeedableRng};
 
@@ -24,12 +24,12 @@ fn main() -> Result<(), Error> {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     println!("{} threads", rayon::current_num_threads());
     match arguments[..] {
-        ["nearest", bank, queries, dim] => search(read(bank, dim.parse()?)?, read(queries, dim.parse()?)?.view()),
+        ["nearest", bank, queries, dim] => search(read(bank, dim.parse()?)?, read(queries, dim.parse()?)?.view(), save),
         ["nearest"] => {
             for (n, d) in [(25_088, 128), (250_880, 128), (25_088, 1536)] {
                 let rows = made_up(n + 784, d);
                 let bank = rows.slice(s![..n, ..]).to_owned();
-                search(bank, rows.slice(s![n.., ..]))?;
+                search(bank, rows.slice(s![n.., ..]), None)?;
             }
             Ok(())
         }
@@ -39,28 +39,38 @@ fn main() -> Result<(), Error> {
     }
 }
 
-fn search(bank: Array2<f32>, queries: ArrayView2<'_, f32>) -> Result<(), Error> {
-    let (n, d) = bank.dim();
+fn search(rows: Array2<f32>, queries: ArrayView2<'_, f32>, save: Option<String>) -> Result<(), Error> {
+    let (n, d) = rows.dim();
     let query = queries.slice(s![..queries.nrows().min(784), ..]);
-    let start = Instant::now();
-    let bank = Bank::new(bank)?;
-    println!("bank {n} x {d}: {bank:?}, built in {:.0} ms", start.elapsed().as_secs_f64() * 1e3);
-    for k in [1, 9] {
-        let ms = median(|| bank.search(query, k).map(|_| ()))?;
-        println!("  {} queries, k = {k}: {ms:.2} ms", query.nrows());
+    for storage in [Storage::F32, Storage::F16, Storage::Int8] {
+        let rows = rows.clone();
+        let start = Instant::now();
+        let bank = Bank::rounded(rows, storage)?;
+        let (ms, mb) = (start.elapsed().as_secs_f64() * 1e3, bank.bytes() as f64 * 1e-6);
+        println!("bank {n} x {d}: {bank:?}, {mb:.1} MB, built in {ms:.0} ms");
+        for k in [1, 9] {
+            let ms = median(|| bank.search(query, k).map(|_| ()))?;
+            println!("  {} queries, k = {k}: {ms:.2} ms", query.nrows());
+        }
+        let ms = median(|| bank.search(query.slice(s![..1, ..]), 9).map(|_| ()))?;
+        println!("  1 query, k = 9: {ms:.2} ms");
+        let some = query.slice(s![..query.nrows().min(96), ..]);
+        let all = pairwise_squared(some, bank.rows().view())?;
+        let found = bank.search(some, 1)?;
+        let wrong = all.rows().into_iter().zip(found.index.rows()).filter(|(all, found)| {
+            let best = all.iter().enumerate().fold(0, |best, (i, v)| if *v < all[best] { i } else { best });
+            best != found[0] as usize
+        });
+        println!("  {} of {} queries differ from all distances", wrong.count(), some.nrows());
+        if storage == Storage::F32 {
+            let ms = median(|| pairwise_squared(some, bank.rows().view()).map(|_| ()))?;
+            println!("  all distances of {} queries: {ms:.1} ms", some.nrows());
+            if let Some(path) = &save {
+                let index = bank.search(query, 1)?.index;
+                std::fs::write(path, index.iter().flat_map(|i| i.to_le_bytes()).collect::<Vec<u8>>())?;
+            }
+        }
     }
-    let ms = median(|| bank.search(query.slice(s![..1, ..]), 9).map(|_| ()))?;
-    println!("  1 query, k = 9: {ms:.2} ms");
-    let some = query.slice(s![..query.nrows().min(96), ..]);
-    let all = pairwise_squared(some, bank.rows())?;
-    let found = bank.search(some, 1)?;
-    let wrong = all.rows().into_iter().zip(found.index.rows()).filter(|(all, found)| {
-        let best = all.iter().enumerate().fold(0, |best, (i, v)| if *v < all[best] { i } else { best });
-        best != found[0] as usize
-    });
-    println!("  {} of {} queries differ from all distances", wrong.count(), some.nrows());
-    let ms = median(|| pairwise_squared(some, bank.rows()).map(|_| ()))?;
-    println!("  all distances of {} queries: {ms:.1} ms", some.nrows());
     Ok(())
 }
 

@@ -6,6 +6,8 @@
 //! | [`conv`] | frozen 2-D convolution, NHWC, with bias, activation and residual fused |
 //! | [`pool`] | max, average and global pooling, channel gates |
 //! | [`product`] | matrix products of any layout, for training |
+//! | [`coupling`] | the pointwise part of invertible blocks, and its gradients |
+//! | [`adam`] | the step of Adam |
 //! | [`resize`] | antialiased, bilinear and nearest resizing |
 //! | [`blur`] | Gaussian blur with reflected borders |
 //! | [`mahalanobis`] | batched Mahalanobis distance: packed triangle, nested and low-rank forms |
@@ -17,9 +19,11 @@
 
 mod error;
 
+pub mod adam;
 pub mod blur;
 pub mod ceiling;
 pub mod conv;
+pub mod coupling;
 #[cfg(feature = "cuda")]
 pub mod cuda;
 pub mod gemm;

@@ -1,7 +1,7 @@
 //! What searching and picking refuse, and how they say it.
 
 use blemish_kernels::KernelError;
-use blemish_kernels::nearest::{Bank, pairwise_squared};
+use blemish_kernels::nearest::{Bank, Rows, Storage, pairwise_squared};
 use ndarray::{Array2, array};
 
 #[test]
@@ -12,6 +12,29 @@ fn banks_must_hold_finite_rows() {
     let mut rows = Array2::<f32>::zeros((3000, 3));
     rows[[2000, 1]] = f32::INFINITY;
     assert!(matches!(Bank::new(rows), Err(KernelError::NotFinite { index: 6001, .. })));
+}
+
+#[test]
+fn stored_rows_are_checked() {
+    let f32s = |n: usize| Rows::F32(vec![0f32; n]);
+    assert!(matches!(Bank::stored(f32s(0), 3), Err(KernelError::Shape { .. })));
+    assert!(matches!(Bank::stored(f32s(7), 3), Err(KernelError::Shape { .. })));
+    assert!(matches!(Bank::stored(f32s(7), 0), Err(KernelError::Shape { .. })));
+    assert_eq!(Bank::stored(f32s(6), 3).unwrap().dim(), (2, 3));
+    let halves = Rows::F16(vec![half::f16::ONE, half::f16::INFINITY]);
+    assert!(matches!(Bank::stored(halves, 1), Err(KernelError::NotFinite { index: 1, .. })));
+    let bytes = |scale: Vec<f32>, offset: Vec<f32>| {
+        Bank::stored(Rows::Int8 { codes: vec![-128i8, 0, 1, 127], scale, offset }, 2)
+    };
+    assert!(matches!(bytes(vec![1.0], vec![0.0, 0.0]), Err(KernelError::Shape { .. })));
+    assert!(matches!(bytes(vec![1.0, f32::NAN], vec![0.0, 0.0]), Err(KernelError::NotFinite { index: 1, .. })));
+    assert!(matches!(bytes(vec![1.0, 3e36], vec![0.0, 0.0]), Err(KernelError::NotFinite { index: 1, .. })));
+    let bank = bytes(vec![0.5, 2.0], vec![0.0, -1.0]).unwrap();
+    assert_eq!(bank.rows(), array![[-64.0, -1.0], [0.5, 253.0]]);
+    assert_eq!(bank.select(&[1, 7, 0]), array![[0.5, 253.0], [-64.0, -1.0]]);
+    let error = Bank::rounded(array![[1.0], [7e4]], Storage::F16).unwrap_err().to_string();
+    assert!(error.contains("70000") && error.contains("65,504"), "{error}");
+    assert!(matches!(Bank::rounded(array![[f32::NAN]], Storage::Int8), Err(KernelError::NotFinite { .. })));
 }
 
 #[test]

@@ -48,6 +48,27 @@ pub enum BackboneError {
         /// Shape of the input, `[n, h, w, c]`.
         got: [usize; 4],
     },
+    /// Work for a GPU was asked of a network that is not on one.
+    #[cfg(feature = "cuda")]
+    #[error("backbone {net} is on the CPU; move it to a GPU first")]
+    NoGpu {
+        /// The network.
+        net: &'static str,
+    },
+    /// A GPU refused.
+    #[cfg(feature = "cuda")]
+    #[error(transparent)]
+    Gpu(#[from] blemish_kernels::cuda::CudaError),
+    /// Ranges that are not those of this network.
+    #[error("the calibration does not fit {net}: wanted {wanted} finite ranges, got {got}")]
+    Calibration {
+        /// The network.
+        net: &'static str,
+        /// Maps it has.
+        wanted: usize,
+        /// Ranges there are.
+        got: usize,
+    },
     /// A kernel refused its operands.
     #[error(transparent)]
     Kernel(#[from] blemish_kernels::KernelError),

@@ -1,8 +1,11 @@
-//! CNN feature extractors (ResNet, MobileNet, EfficientNet) with batch norm folded, on the CPU.
+//! CNN feature extractors (ResNet, MobileNet, EfficientNet) with batch norm folded, on the CPU or a GPU.
 //!
 //! | item | what it is |
 //! |---|---|
 //! | [`Backbone`] | a frozen network that stops after the deepest layer asked for |
+//! | [`Precision`], [`Ranges`] | `f32`, bf16 or int8, and what int8 is calibrated with |
+//! | [`GpuPrecision`] | how it computes on a GPU |
+//! | `GpuMap` (feature `cuda`) | features that stay on a GPU |
 //! | [`LayerInfo`] | name, channels and stride of one layer |
 //! | [`WeightSet`], [`Origin`] | weights from safetensors, PyTorch `.pth`, memory, or a seed |
 //! | [`catalogue`] | the networks known here and their official weight files |
@@ -30,5 +33,7 @@ pub mod spec;
 mod weights;
 
 pub use error::{BackboneError, Result};
-pub use frozen::{Backbone, LayerInfo};
+#[cfg(feature = "cuda")]
+pub use frozen::GpuMap;
+pub use frozen::{Backbone, GpuPrecision, LayerInfo, Precision, Ranges};
 pub use weights::{Naming, Origin, WeightSet};

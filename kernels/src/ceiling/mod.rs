@@ -3,6 +3,8 @@
 //! Both run on the current rayon pool and take less than a second; the best of several passes counts.
 
 mod cpu;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 
 use std::time::{Duration, Instant};
 

@@ -1,11 +1,13 @@
 //! Depthwise convolution: every channel by itself, vectors along the channels.
 #![allow(unsafe_code)]
 
+use std::mem::MaybeUninit;
+
 use rayon::prelude::*;
 
 use super::spec::{Activation, ConvSpec};
 use crate::Par;
-use crate::gemm::{Isa, Vector, activate, dispatch};
+use crate::gemm::{Element, Isa, Vector, activate, dispatch_maps};
 
 /// Weights `[kh, kw, channels]`.
 #[derive(Clone, Debug)]
@@ -22,26 +24,26 @@ impl Depthwise {
     }
 
     /// One image `[h, w, c]` to `[oh, ow, c]`.
-    pub(super) fn forward(
+    pub(super) fn forward<E: Element>(
         &self,
         spec: &ConvSpec,
         bias: &[f32],
         activation: Activation,
-        image: &[f32],
+        image: &[E],
         (h, w): (usize, usize),
         (oh, ow): (usize, usize),
-        residual: Option<&[f32]>,
-        output: &mut [f32],
+        residual: Option<&[E]>,
+        output: &mut [E],
         par: Par,
     ) {
         let c = spec.out_channels;
         assert!(image.len() == h * w * c && output.len() == oh * ow * c && bias.len() == c);
         assert!(residual.is_none_or(|r| r.len() == output.len()));
-        let row = |(oy, output): (usize, &mut [f32])| {
+        let row = |(oy, output): (usize, &mut [E])| {
             let residual = residual.map(|r| &r[oy * ow * c..][..ow * c]);
             let job = Job { spec, weight: &self.weight, bias, activation, image, h, w, oy, ow, residual, output };
             // SAFETY: the instructions are available, and the lengths were checked above.
-            unsafe { dispatch(self.isa, job) };
+            unsafe { dispatch_maps::<E, _>(self.isa, job) };
         };
         match par {
             Par::Serial => output.chunks_exact_mut(ow * c).enumerate().for_each(row),
@@ -50,41 +52,48 @@ impl Depthwise {
     }
 }
 
-struct Job<'a> {
+struct Job<'a, E> {
     spec: &'a ConvSpec,
     weight: &'a [f32],
     bias: &'a [f32],
     activation: Activation,
-    image: &'a [f32],
+    image: &'a [E],
     h: usize,
     w: usize,
     oy: usize,
     ow: usize,
-    residual: Option<&'a [f32]>,
-    output: &'a mut [f32],
+    residual: Option<&'a [E]>,
+    output: &'a mut [E],
 }
 
-impl crate::gemm::Kernel for Job<'_> {
+impl<E: Element> crate::gemm::Kernel for Job<'_, E> {
     #[inline(always)]
     unsafe fn run<V: Vector>(mut self) {
         // SAFETY: the width, stride and numbers of inputs given as constants are those of the spec.
         unsafe {
-            match (self.spec.kernel[1], self.spec.stride[1], V::LANES) {
-                (3, 1, 16) => self.row::<V, 3, 1, 8, 10>(),
-                (3, 2, 16) => self.row::<V, 3, 2, 8, 17>(),
-                (5, 1, 16) => self.row::<V, 5, 1, 8, 12>(),
-                (5, 2, 16) => self.row::<V, 5, 2, 8, 19>(),
-                (3, 1, _) => self.row::<V, 3, 1, 4, 6>(),
-                (3, 2, _) => self.row::<V, 3, 2, 4, 9>(),
-                (5, 1, _) => self.row::<V, 5, 1, 4, 8>(),
-                (5, 2, _) => self.row::<V, 5, 2, 4, 11>(),
-                _ => self.row::<V, 0, 0, 0, 0>(),
+            // A constant condition: only one of the two is compiled.
+            if const { V::LANES == 16 } {
+                match (self.spec.kernel[1], self.spec.stride[1]) {
+                    (3, 1) => self.row::<V, 3, 1, 8, 10>(),
+                    (3, 2) => self.row::<V, 3, 2, 8, 17>(),
+                    (5, 1) => self.row::<V, 5, 1, 8, 12>(),
+                    (5, 2) => self.row::<V, 5, 2, 8, 19>(),
+                    _ => self.row::<V, 0, 0, 0, 0>(),
+                }
+            } else {
+                match (self.spec.kernel[1], self.spec.stride[1]) {
+                    (3, 1) => self.row::<V, 3, 1, 4, 6>(),
+                    (3, 2) => self.row::<V, 3, 2, 4, 9>(),
+                    (5, 1) => self.row::<V, 5, 1, 4, 8>(),
+                    (5, 2) => self.row::<V, 5, 2, 4, 11>(),
+                    _ => self.row::<V, 0, 0, 0, 0>(),
+                }
             }
         }
     }
 }
 
-impl Job<'_> {
+impl<E: Element> Job<'_, E> {
     /// Rows of the kernel that lie inside the image: the first and one past the last.
     #[inline(always)]
     fn rows(&self) -> (usize, usize) {
@@ -140,7 +149,7 @@ impl Job<'_> {
                 let y = top + ky - self.spec.padding[0];
                 let row = self.image.as_ptr().add((y * self.w + x0) * c + channel);
                 let weight = self.weight.as_ptr().add(ky * K * c + channel);
-                let values: [V; W] = std::array::from_fn(|x| V::load(row.add(x * c)));
+                let values: [V; W] = std::array::from_fn(|x| E::load(row.add(x * c)));
                 for kx in 0..K {
                     let weight = V::load(weight.add(kx * c));
                     for i in 0..B {
@@ -152,7 +161,7 @@ impl Job<'_> {
             if let Some(residual) = self.residual {
                 let from = residual.as_ptr().add(ox * c + channel);
                 for i in 0..B {
-                    sum[i] = sum[i].add(V::load(from.add(i * c)));
+                    sum[i] = sum[i].add(E::load(from.add(i * c)));
                 }
             }
             match self.activation {
@@ -161,18 +170,21 @@ impl Job<'_> {
                 Activation::Relu6 => activate_all(&mut sum, Activation::Relu6),
                 Activation::HardSwish => activate_all(&mut sum, Activation::HardSwish),
                 Activation::Silu => {
-                    // Too long to be unrolled: through memory, where the values go anyway.
+                    // Too long to be unrolled: through memory.
+                    let mut lines = [MaybeUninit::<f32>::uninit(); 8 * 16];
+                    let line = lines.as_mut_ptr().cast::<f32>();
                     for i in 0..B {
-                        sum[i].store(to.add(i * c));
+                        sum[i].store(line.add(i * V::LANES));
                     }
                     for i in 0..B {
-                        activate(V::load(to.add(i * c)), Activation::Silu).store(to.add(i * c));
+                        let value = activate(V::load(line.add(i * V::LANES)), Activation::Silu);
+                        E::store(value, to.add(i * c));
                     }
                     return;
                 }
             }
             for i in 0..B {
-                sum[i].store(to.add(i * c));
+                E::store(sum[i], to.add(i * c));
             }
         }
     }
@@ -191,7 +203,8 @@ impl Job<'_> {
                 for kx in 0..kw {
                     let Some(x) = (ox * self.spec.stride[1] + kx).checked_sub(self.spec.padding[1]) else { continue };
                     if x < self.w {
-                        let value = read(self.image.as_ptr().add((y * self.w + x) * c + channel));
+                        let from = self.image.as_ptr().add((y * self.w + x) * c + channel);
+                        let value: V = if whole { E::load(from) } else { E::load_part(from, count) };
                         sum = value.mul_add(read(self.weight.as_ptr().add((ky * kw + kx) * c + channel)), sum);
                     }
                 }
@@ -207,11 +220,11 @@ impl Job<'_> {
         unsafe {
             let mut v = sum;
             if let Some(residual) = self.residual {
-                v = v.add(V::load_part(residual.as_ptr().add(at), count));
+                v = v.add(E::load_part(residual.as_ptr().add(at), count));
             }
             let v = activate(v, self.activation);
             let to = self.output.as_mut_ptr().add(at);
-            if count == V::LANES { v.store(to) } else { v.store_part(to, count) }
+            if count == V::LANES { E::store(v, to) } else { E::store_part(v, to, count) }
         }
     }
 }

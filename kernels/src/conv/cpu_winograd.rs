@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use super::cpu_winograd_tiles::{Gather, IN, OUT, POINTS, Place, Scatter, Shape, Tiling};
 use super::spec::{Activation, ConvSpec};
 use crate::Par;
-use crate::gemm::{Epilogue, Isa, Packed, Rows, dispatch, multiply};
+use crate::gemm::{Element, Epilogue, Isa, Panels, Rows, Single, dispatch_maps, multiply};
 
 /// Values of a block's transformed inputs and outputs: what the second-level cache holds.
 const BUDGET: usize = 160 * 1024;
@@ -27,7 +27,7 @@ const TASK: usize = 4;
 #[derive(Clone, Debug)]
 pub(super) struct Winograd {
     isa: Isa,
-    points: Vec<Packed>,
+    points: Vec<Panels<Single>>,
 }
 
 impl Tiling {
@@ -70,18 +70,27 @@ impl Winograd {
             [0.0, 0.0, 1.0],
         ];
         let (cin, cout) = (spec.in_channels, spec.out_channels);
-        let at = |point: usize, k: usize, o: usize| {
-            let (filter, (u, v)) = (&weight[(o * cin + k) * 9..][..9], (point / IN, point % IN));
-            let mut sum = 0.0;
-            for y in 0..3 {
-                for x in 0..3 {
-                    sum += G[u][y] * f64::from(filter[y * 3 + x]) * G[v][x];
+        // `G g G^T` of each filter, `[out, points, in]`.
+        let mut turned = vec![0.0f32; cout * POINTS * cin];
+        turned.par_chunks_exact_mut(POINTS * cin).zip(weight.par_chunks_exact(9 * cin)).for_each(|(turned, weight)| {
+            for (k, filter) in weight.chunks_exact(9).enumerate() {
+                let mut half = [[0.0f64; 3]; IN];
+                for (half, g) in half.iter_mut().zip(&G) {
+                    for x in 0..3 {
+                        half[x] = (0..3).map(|y| g[y] * f64::from(filter[y * 3 + x])).sum();
+                    }
+                }
+                for (u, half) in half.iter().enumerate() {
+                    for (v, g) in G.iter().enumerate() {
+                        let sum: f64 = (0..3).map(|x| half[x] * g[x]).sum();
+                        turned[(u * IN + v) * cin + k] = sum as f32;
+                    }
                 }
             }
-            sum as f32
-        };
-        let points = (0..POINTS).into_par_iter().map(|p| Packed::with_isa(isa, cin, cout, |k, o| at(p, k, o)));
-        Winograd { isa, points: points.collect() }
+        });
+        let at = |point: usize, k: usize, o: usize| turned[(o * POINTS + point) * cin + k];
+        let points = (0..POINTS).into_par_iter().map(|p| Panels::new(isa, cin, cout, |k, o| at(p, k, o))).collect();
+        Winograd { isa, points }
     }
 
     /// Least scratch, in `f32`, for `n` images.
@@ -96,18 +105,18 @@ impl Winograd {
         tiling.scratch(spec) * lanes
     }
 
-    /// `n` images `[n, h, w, in]` to `[n, oh, ow, out]`.
-    pub(super) fn forward(
+    /// `n` images `[n, h, w, in]` to `[n, oh, ow, out]`; the transforms and products are in `f32`.
+    pub(super) fn forward<E: Element>(
         &self,
         spec: &ConvSpec,
         bias: &[f32],
         activation: Activation,
-        images: &[f32],
+        images: &[E],
         n: usize,
         (h, w): (usize, usize),
         (oh, ow): (usize, usize),
-        residual: Option<&[f32]>,
-        output: &mut [f32],
+        residual: Option<&[E]>,
+        output: &mut [E],
         workspace: &mut [f32],
         par: Par,
     ) {
@@ -119,19 +128,19 @@ impl Winograd {
         assert!(workspace.len() >= scratch);
         let shape = Shape { spec, image: (h, w), out: (oh, ow), tiling };
         let place = Place(output.as_mut_ptr());
-        let gather = |inputs: Place, first: usize, tiles: (usize, usize)| {
+        let gather = |inputs: Place<f32>, first: usize, tiles: (usize, usize)| {
             let job = Gather { shape, first, tiles, images, inputs };
             // SAFETY: the instructions are available; the lengths of the images and of the scratch were checked above, and
             // tiles have places of their own.
-            unsafe { dispatch(self.isa, job) };
+            unsafe { dispatch_maps::<E, _>(self.isa, job) };
         };
         let scatter = |products: &[f32], first: usize, tiles: (usize, usize)| {
             let job = Scatter { shape, first, tiles, products, bias, residual, activation, output: place };
             // SAFETY: as above.
-            unsafe { dispatch(self.isa, job) };
+            unsafe { dispatch_maps::<E, _>(self.isa, job) };
         };
         let product = |inputs: &[f32], products: &mut [f32], point: usize, count: usize| {
-            let epilogue = Epilogue { bias: None, residual: None, activation: Activation::None };
+            let epilogue = Epilogue { scale: None, bias: None, residual: None, activation: Activation::None };
             let rows = Rows::Plain { data: &inputs[point * planes.0..][..count * cin], stride: cin };
             multiply(&self.points[point], &rows, count, &epilogue, &mut products[..count * cout], Par::Serial);
         };

@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use super::spec::{Activation, ConvSpec};
-use crate::gemm::{Kernel, Vector, activate};
+use crate::gemm::{Element, Kernel, Vector, activate};
 
 /// Points of the transformed tile.
 pub(super) const POINTS: usize = 36;
@@ -25,11 +25,11 @@ pub(super) struct Tiling {
 
 /// Memory that tasks write, each to places of its own.
 #[derive(Clone, Copy)]
-pub(super) struct Place(pub(super) *mut f32);
+pub(super) struct Place<E>(pub(super) *mut E);
 // SAFETY: made by `Winograd::forward` alone, from exclusive slices that outlive its tasks, which write disjoint tiles.
-unsafe impl Send for Place {}
+unsafe impl<E> Send for Place<E> {}
 // SAFETY: as above.
-unsafe impl Sync for Place {}
+unsafe impl<E> Sync for Place<E> {}
 
 #[derive(Clone, Copy)]
 pub(super) struct Shape<'a> {
@@ -48,22 +48,22 @@ impl Shape<'_> {
 }
 
 /// Input tiles to the 36 points: `B^T d B`.
-pub(super) struct Gather<'a> {
+pub(super) struct Gather<'a, E> {
     pub(super) shape: Shape<'a>,
     /// The tile that comes first in `inputs`.
     pub(super) first: usize,
     pub(super) tiles: (usize, usize),
-    pub(super) images: &'a [f32],
+    pub(super) images: &'a [E],
     /// `[points, block, in]`.
-    pub(super) inputs: Place,
+    pub(super) inputs: Place<f32>,
 }
 
-impl Kernel for Gather<'_> {
+impl<E: Element> Kernel for Gather<'_, E> {
     #[inline(always)]
     unsafe fn run<V: Vector>(self) {
         let Shape { spec, image: (h, w), tiling, .. } = self.shape;
         let (c, plane) = (spec.in_channels, tiling.plane(spec.in_channels));
-        let zeros = [0.0f32; 16];
+        let zeros = [E::default(); 16];
         for tile in self.tiles.0..self.tiles.1 {
             let (image, ty, tx) = self.shape.corner(tile);
             // Where each pixel of the tile is, and whether to go on from there with the channels; zeros in the padding.
@@ -85,9 +85,9 @@ impl Kernel for Gather<'_> {
                     let from = |i: usize| at[i].0.add(channel & at[i].1);
                     let to = |i: usize| base.add(i * plane + channel);
                     if count == V::LANES {
-                        transform::<V>(|i| V::load(from(i)), |i, v| v.store(to(i)));
+                        transform::<V>(|i| E::load(from(i)), |i, v| v.store(to(i)));
                     } else {
-                        transform::<V>(|i| V::load_part(from(i), count), |i, v| v.store_part(to(i), count));
+                        transform::<V>(|i| E::load_part(from(i), count), |i, v| v.store_part(to(i), count));
                     }
                 }
             }
@@ -135,7 +135,7 @@ unsafe fn before<V: Vector>(d: [V; IN]) -> [V; IN] {
 }
 
 /// The 36 points back to output tiles: `A^T m A`, with bias, residual and activation.
-pub(super) struct Scatter<'a> {
+pub(super) struct Scatter<'a, E> {
     pub(super) shape: Shape<'a>,
     /// The tile that comes first in `products`.
     pub(super) first: usize,
@@ -143,12 +143,12 @@ pub(super) struct Scatter<'a> {
     /// `[points, block, out]`.
     pub(super) products: &'a [f32],
     pub(super) bias: &'a [f32],
-    pub(super) residual: Option<&'a [f32]>,
+    pub(super) residual: Option<&'a [E]>,
     pub(super) activation: Activation,
-    pub(super) output: Place,
+    pub(super) output: Place<E>,
 }
 
-impl Kernel for Scatter<'_> {
+impl<E: Element> Kernel for Scatter<'_, E> {
     #[inline(always)]
     unsafe fn run<V: Vector>(self) {
         let Shape { spec, out: (oh, ow), tiling, .. } = self.shape;
@@ -175,7 +175,8 @@ impl Kernel for Scatter<'_> {
                         for (x, v) in row.into_iter().enumerate().take(columns) {
                             let mut v = v.add(bias);
                             if let Some(residual) = self.residual {
-                                v = v.add(read(residual.as_ptr().add(line + x * c)));
+                                let from = residual.as_ptr().add(line + x * c);
+                                v = v.add(if whole { E::load(from) } else { E::load_part(from, count) });
                             }
                             let v = match self.activation {
                                 Activation::None => v,
@@ -183,7 +184,7 @@ impl Kernel for Scatter<'_> {
                                 other => activate(v, other),
                             };
                             let to = self.output.0.add(line + x * c);
-                            if whole { v.store(to) } else { v.store_part(to, count) }
+                            if whole { E::store(v, to) } else { E::store_part(v, to, count) }
                         }
                     }
                 }

@@ -4,6 +4,7 @@ use rayon::prelude::*;
 
 use super::spec::{Activation, ConvSpec};
 use crate::Par;
+use crate::gemm::Element;
 
 /// Weights as `[groups, kernel height, kernel width, in / groups, out / groups]`.
 #[derive(Debug, Clone)]
@@ -27,20 +28,20 @@ impl DirectWeights {
 }
 
 /// One image `[h, w, in]` to `[oh, ow, out]`.
-pub(super) fn image(
+pub(super) fn image<E: Element>(
     spec: &ConvSpec,
     weights: &DirectWeights,
     bias: &[f32],
     activation: Activation,
-    image: &[f32],
+    image: &[E],
     (h, w): (usize, usize),
     ow: usize,
-    residual: Option<&[f32]>,
-    output: &mut [f32],
+    residual: Option<&[E]>,
+    output: &mut [E],
     par: Par,
 ) {
     let line = ow * spec.out_channels;
-    let each = |(oy, output): (usize, &mut [f32])| {
+    let each = |(oy, output): (usize, &mut [E])| {
         let residual = residual.map(|r| &r[oy * line..][..line]);
         row(spec, weights, bias, activation, image, h, w, oy, residual, output);
     };
@@ -51,21 +52,23 @@ pub(super) fn image(
 }
 
 /// One output row `[ow, out]` of one image `[h, w, in]`, before activation starting from bias (and residual).
-fn row(
+fn row<E: Element>(
     spec: &ConvSpec,
     weights: &DirectWeights,
     bias: &[f32],
     activation: Activation,
-    image: &[f32],
+    image: &[E],
     h: usize,
     w: usize,
     oy: usize,
-    residual: Option<&[f32]>,
-    output: &mut [f32],
+    residual: Option<&[E]>,
+    output: &mut [E],
 ) {
     let (cin, cout) = (spec.group_inputs(), spec.out_channels / spec.groups);
     let [kh, kw] = spec.kernel;
-    for (ox, out) in output.chunks_exact_mut(spec.out_channels).enumerate() {
+    let mut sums = vec![0.0f32; spec.out_channels];
+    for (ox, stored) in output.chunks_exact_mut(spec.out_channels).enumerate() {
+        let out = &mut sums[..];
         out.copy_from_slice(bias);
         for (group, out) in out.chunks_exact_mut(cout).enumerate() {
             for ky in 0..kh {
@@ -80,7 +83,7 @@ fn row(
                     let rows = weights.0[tap..tap + cin * cout].chunks_exact(cout);
                     for (&value, row) in image[at..at + cin].iter().zip(rows) {
                         for (sum, &weight) in out.iter_mut().zip(row) {
-                            *sum += value * weight;
+                            *sum += value.widen() * weight;
                         }
                     }
                 }
@@ -88,9 +91,9 @@ fn row(
         }
         if let Some(residual) = residual {
             let row = &residual[ox * spec.out_channels..(ox + 1) * spec.out_channels];
-            out.iter_mut().zip(row).for_each(|(x, &r)| *x += r);
+            out.iter_mut().zip(row).for_each(|(x, &r)| *x += r.widen());
         }
-        out.iter_mut().for_each(|x| *x = activation.of(*x));
+        stored.iter_mut().zip(out).for_each(|(to, x)| *to = E::narrow(activation.of(*x)));
     }
 }
 

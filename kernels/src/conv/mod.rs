@@ -7,6 +7,8 @@
 //! | depthwise | one channel a group |
 //! | direct | other groups |
 //!
+//! Maps are `f32`, or bf16 for [`Conv2d::bf16`]; [`Conv2d::int8`] rounds its input to bytes on the way in.
+//!
 //! ```
 //! use blemish_kernels::{Par, conv::{Activation, Conv2d, ConvSpec}};
 //! let spec = ConvSpec { in_channels: 1, out_channels: 1, kernel: [3, 3], stride: [1, 1], padding: [1; 4], groups: 1 };
@@ -22,9 +24,13 @@ mod conv2d;
 mod cpu_depthwise;
 mod cpu_winograd;
 mod cpu_winograd_tiles;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 mod dense;
 mod direct;
+mod quantise;
 mod spec;
 
-pub use conv2d::{Algorithm, Conv2d};
+pub use conv2d::{Algorithm, Conv2d, Maps};
+pub use quantise::Levels;
 pub use spec::{Activation, ConvSpec};

@@ -1,39 +1,58 @@
 //! The register tile and the loops around it.
 #![allow(unsafe_code)]
 
+use std::mem::MaybeUninit;
+
 use rayon::prelude::*;
 
-use super::Packed;
+use super::Panels;
+use super::cpu_element::{Element, Product};
 use super::cpu_vector::{Kernel, Vector, dispatch};
 use crate::Par;
 use crate::conv::{Activation, ConvSpec};
 
 /// Where the rows of the left operand are.
-pub(crate) enum Rows<'a> {
+pub(crate) enum Rows<'a, T> {
     /// Row `i` is `data[i * stride..][..depth]`.
-    Plain { data: &'a [f32], stride: usize },
+    Plain { data: &'a [T], stride: usize },
     /// Row `i` is made of `taps` pieces of equal length; piece `t` begins at
     /// `data[i / across * down + i % across * right + t * next]`.
-    Grid { data: &'a [f32], across: usize, down: usize, right: usize, taps: usize, next: usize },
+    Grid { data: &'a [T], across: usize, down: usize, right: usize, taps: usize, next: usize },
     /// Row `i` is the window of output `(i / across, i % across)` on a map `[h, w, c]`: a piece of `c` values for each pixel
     /// of the kernel, taken from `zeros`, at least `c`, where the window leaves the map.
-    Window { map: &'a [f32], size: [usize; 2], zeros: &'a [f32], across: usize, spec: &'a ConvSpec },
+    Window { map: &'a [T], size: [usize; 2], zeros: &'a [T], across: usize, spec: &'a ConvSpec },
 }
 
 /// What happens to a sum before it is stored.
-pub(crate) struct Epilogue<'a> {
+pub(crate) struct Epilogue<'a, E> {
+    /// What makes floats of whole sums; `None` where they are floats already.
+    pub(crate) scale: Option<Scale<'a>>,
     /// Added to each column.
     pub(crate) bias: Option<&'a [f32]>,
     /// Added to each output, of its shape.
-    pub(crate) residual: Option<&'a [f32]>,
+    pub(crate) residual: Option<&'a [E]>,
     pub(crate) activation: Activation,
+}
+
+/// Column `j` of whole sums stands for `(sum + offset[j]) * factor[j]`.
+#[derive(Clone, Copy)]
+pub(crate) struct Scale<'a> {
+    pub(crate) offset: &'a [i32],
+    pub(crate) factor: &'a [f32],
 }
 
 /// Tiles whose rows stay in the second-level cache while the panels go by.
 const TILES: usize = 16;
 
 /// `out[m, columns] = epilogue(rows * packed)`; the callers check the lengths.
-pub(crate) fn multiply(packed: &Packed, rows: &Rows<'_>, m: usize, epilogue: &Epilogue<'_>, out: &mut [f32], par: Par) {
+pub(crate) fn multiply<P: Product, E: Element>(
+    packed: &Panels<P>,
+    rows: &Rows<'_, P::Left>,
+    m: usize,
+    epilogue: &Epilogue<'_, E>,
+    out: &mut [E],
+    par: Par,
+) {
     let (n, width) = (packed.columns, packed.isa.panel());
     if m == 0 || n == 0 {
         return;
@@ -42,16 +61,18 @@ pub(crate) fn multiply(packed: &Packed, rows: &Rows<'_>, m: usize, epilogue: &Ep
     match *rows {
         Rows::Plain { data, stride } => assert!((m - 1) * stride + packed.depth <= data.len()),
         Rows::Grid { data, across, down, right, taps, next } => {
-            assert!(taps > 0 && packed.depth.is_multiple_of(taps) && across > 0);
+            assert!(taps > 0 && packed.depth.is_multiple_of(taps * P::GROUP) && across > 0);
             let last = (m - 1) / across * down + (across.min(m) - 1) * right + (taps - 1) * next;
             assert!(last + packed.depth / taps <= data.len());
         }
         Rows::Window { map, size, zeros, across, spec } => {
             let c = spec.in_channels;
             assert!(map.len() == size[0] * size[1] * c && zeros.len() >= c && across > 0);
-            assert_eq!(packed.depth, spec.kernel[0] * spec.kernel[1] * c);
+            assert!(c.is_multiple_of(P::GROUP) && packed.depth == spec.kernel[0] * spec.kernel[1] * c);
         }
     }
+    assert!(packed.depth.is_multiple_of(P::GROUP) && epilogue.scale.is_some() == P::WHOLE);
+    assert!(epilogue.scale.is_none_or(|s| s.offset.len() == n && s.factor.len() == n));
     assert!(epilogue.bias.is_none_or(|b| b.len() == n) && epilogue.residual.is_none_or(|r| r.len() == m * n));
     let tile = if packed.isa == super::Isa::Portable { 4 } else { 6 };
     let band = tile * TILES;
@@ -72,7 +93,7 @@ pub(crate) fn multiply(packed: &Packed, rows: &Rows<'_>, m: usize, epilogue: &Ep
         };
         // SAFETY: `packed.isa` is available (it was when packing, on this processor); the lengths were checked above, and
         // tasks write disjoint blocks of `out`.
-        unsafe { dispatch(packed.isa, job) };
+        unsafe { P::run(packed.isa, job) };
     };
     match par {
         Par::Rayon if bands * groups > 1 => (0..bands * groups).into_par_iter().for_each(task),
@@ -82,22 +103,22 @@ pub(crate) fn multiply(packed: &Packed, rows: &Rows<'_>, m: usize, epilogue: &Ep
 
 /// The output; tasks write disjoint blocks.
 #[derive(Clone, Copy)]
-struct Out(*mut f32);
+struct Out<E>(*mut E);
 // SAFETY: made by `multiply` alone, from an exclusive slice that outlives its tasks, which write disjoint blocks.
-unsafe impl Send for Out {}
+unsafe impl<E> Send for Out<E> {}
 // SAFETY: as above.
-unsafe impl Sync for Out {}
+unsafe impl<E> Sync for Out<E> {}
 
-struct Job<'a> {
-    packed: &'a Packed,
-    rows: &'a Rows<'a>,
-    epilogue: &'a Epilogue<'a>,
-    out: Out,
+struct Job<'a, P: Product, E> {
+    packed: &'a Panels<P>,
+    rows: &'a Rows<'a, P::Left>,
+    epilogue: &'a Epilogue<'a, E>,
+    out: Out<E>,
     rows_range: (usize, usize),
     panels_range: (usize, usize),
 }
 
-impl Kernel for Job<'_> {
+impl<P: Product, E: Element> Kernel for Job<'_, P, E> {
     #[inline(always)]
     unsafe fn run<V: Vector>(self) {
         for panel in self.panels_range.0..self.panels_range.1 {
@@ -106,17 +127,21 @@ impl Kernel for Job<'_> {
             // SAFETY: rows and panels are in range; see `multiply`.
             unsafe {
                 match left.div_ceil(V::LANES).min(V::VECTORS) {
-                    4 => self.panel::<V, 4>(panel),
-                    3 => self.panel::<V, 3>(panel),
+                    1 => self.panel::<V, 1>(panel),
                     2 => self.panel::<V, 2>(panel),
-                    _ => self.panel::<V, 1>(panel),
+                    filled => {
+                        // Constant conditions: what a vector has no use for is not even compiled.
+                        if const { V::VECTORS > 2 } {
+                            if filled == 3 { self.panel::<V, 3>(panel) } else { self.panel::<V, 4>(panel) }
+                        }
+                    }
                 }
             }
         }
     }
 }
 
-impl Job<'_> {
+impl<P: Product, E: Element> Job<'_, P, E> {
     #[inline(always)]
     unsafe fn panel<V: Vector, const N: usize>(&self, panel: usize) {
         let (mut row, last) = self.rows_range;
@@ -124,7 +149,7 @@ impl Job<'_> {
             let left = last - row;
             // SAFETY: as for the caller.
             unsafe {
-                if left >= 6 && V::ROWS == 6 {
+                if const { V::ROWS == 6 } && left >= 6 {
                     self.tile::<V, 6, N>(row, panel);
                     row += 6;
                 } else if left >= 4 {
@@ -143,22 +168,23 @@ impl Job<'_> {
 
     #[inline(always)]
     unsafe fn tile<V: Vector, const R: usize, const N: usize>(&self, row: usize, panel: usize) {
-        let (depth, width) = (self.packed.depth, V::VECTORS * V::LANES);
-        // SAFETY: the panel is in range and has depth * width floats; every row pointer is good for its piece.
+        // Depth in words, width in lanes.
+        let (depth, width) = (self.packed.depth / P::GROUP, V::VECTORS * V::LANES);
+        // SAFETY: the panel is in range and has depth * width words; every row pointer is good for its piece.
         unsafe {
             let mut b = self.packed.panels.as_ptr().add(panel * depth * width);
             let mut sum = [[V::splat(0.0); N]; R];
             match *self.rows {
                 Rows::Plain { data, stride } => {
-                    let at: [*const f32; R] = std::array::from_fn(|i| data.as_ptr().add((row + i) * stride));
-                    sum = accumulate::<V, R, N>(sum, at, b, depth);
+                    let at: [*const P::Left; R] = std::array::from_fn(|i| data.as_ptr().add((row + i) * stride));
+                    sum = accumulate::<P, V, R, N>(sum, at, b, depth);
                 }
                 Rows::Grid { data, across, down, right, taps, next } => {
                     let places = places::<R>(row, across);
                     let at = places.map(|(y, x)| data.as_ptr().add(y * down + x * right));
                     let piece = depth / taps;
                     for t in 0..taps {
-                        sum = accumulate::<V, R, N>(sum, at.map(|p| p.add(t * next)), b, piece);
+                        sum = accumulate::<P, V, R, N>(sum, at.map(|p| p.add(t * next)), b, piece);
                         b = b.add(piece * width);
                     }
                 }
@@ -171,8 +197,8 @@ impl Job<'_> {
                                 let (y, x) = ((y + ky).wrapping_sub(top), (x + kx).wrapping_sub(left));
                                 if y < h && x < w { map.as_ptr().add((y * w + x) * c) } else { zeros.as_ptr() }
                             });
-                            sum = accumulate::<V, R, N>(sum, at, b, c);
-                            b = b.add(c * width);
+                            sum = accumulate::<P, V, R, N>(sum, at, b, c / P::GROUP);
+                            b = b.add(c / P::GROUP * width);
                         }
                     }
                 }
@@ -191,12 +217,29 @@ impl Job<'_> {
         let last = V::LANES.min(n - column - (N - 1) * V::LANES);
         // SAFETY: the columns, and the rows of the tile, are inside bias, residual and output.
         unsafe {
+            let whole = |j: usize| j + 1 < N || last == V::LANES;
             let read = |p: *const f32, j: usize| {
-                let p = p.add(j * V::LANES);
-                if j + 1 < N || last == V::LANES { V::load(p) } else { V::load_part(p, last) }
+                let p = p.add(column + j * V::LANES);
+                if whole(j) { V::load(p) } else { V::load_part(p, last) }
             };
-            if let Some(bias) = self.epilogue.bias {
-                let bias: [V; N] = std::array::from_fn(|j| read(bias.as_ptr().add(column), j));
+            let bias: [V; N] = std::array::from_fn(|j| match self.epilogue.bias {
+                Some(bias) => read(bias.as_ptr(), j),
+                None => V::splat(0.0),
+            });
+            if let (true, Some(scale)) = (P::WHOLE, self.epilogue.scale) {
+                let offset: [V; N] = std::array::from_fn(|j| read(scale.offset.as_ptr().cast(), j));
+                for i in 0..R {
+                    for j in 0..N {
+                        sum[i][j] = sum[i][j].add_whole(offset[j]);
+                    }
+                }
+                let factor: [V; N] = std::array::from_fn(|j| read(scale.factor.as_ptr(), j));
+                for i in 0..R {
+                    for j in 0..N {
+                        sum[i][j] = sum[i][j].mul_add(factor[j], bias[j]);
+                    }
+                }
+            } else if self.epilogue.bias.is_some() {
                 for i in 0..R {
                     for j in 0..N {
                         sum[i][j] = sum[i][j].add(bias[j]);
@@ -207,7 +250,9 @@ impl Job<'_> {
                 let from = residual.as_ptr().add(row * n + column);
                 for i in 0..R {
                     for j in 0..N {
-                        sum[i][j] = sum[i][j].add(read(from.add(i * n), j));
+                        let from = from.add(i * n + j * V::LANES);
+                        let value: V = if whole(j) { E::load(from) } else { E::load_part(from, last) };
+                        sum[i][j] = sum[i][j].add(value);
                     }
                 }
             }
@@ -235,16 +280,24 @@ impl Job<'_> {
                 }
             }
             let to = self.out.0.add(row * n + column);
+            if activation == Activation::Silu {
+                // Too long to be unrolled over the tile: through memory.
+                let mut lines = [MaybeUninit::<f32>::uninit(); 6 * 64];
+                let line = lines.as_mut_ptr().cast::<f32>();
+                for i in 0..R {
+                    for j in 0..N {
+                        sum[i][j].store(line.add((i * N + j) * V::LANES));
+                    }
+                }
+                for i in 0..R {
+                    silu_line::<V, E>(line.add(i * N * V::LANES), to.add(i * n), (N - 1) * V::LANES + last);
+                }
+                return;
+            }
             for i in 0..R {
                 for j in 0..N {
                     let to = to.add(i * n + j * V::LANES);
-                    if j + 1 < N || last == V::LANES { sum[i][j].store(to) } else { sum[i][j].store_part(to, last) }
-                }
-            }
-            if activation == Activation::Silu {
-                // Too long to be unrolled over the tile: once more over what was just stored.
-                for i in 0..R {
-                    silu_line::<V>(to.add(i * n), (N - 1) * V::LANES + last);
+                    if whole(j) { E::store(sum[i][j], to) } else { E::store_part(sum[i][j], to, last) }
                 }
             }
         }
@@ -265,38 +318,34 @@ fn places<const R: usize>(first: usize, across: usize) -> [(usize, usize); R] {
     })
 }
 
-/// SiLU of `width` floats in place.
+/// SiLU of `width` sums on the way to their place.
 #[inline(always)]
-unsafe fn silu_line<V: Vector>(line: *mut f32, width: usize) {
-    // SAFETY: the caller guarantees `width` floats behind `line`.
+unsafe fn silu_line<V: Vector, E: Element>(line: *const f32, to: *mut E, width: usize) {
+    // SAFETY: the caller guarantees whole vectors behind `line`, and room for `width` numbers behind `to`.
     unsafe {
         for j in (0..width).step_by(V::LANES) {
-            let (at, count) = (line.add(j), V::LANES.min(width - j));
-            if count == V::LANES {
-                activate(V::load(at), Activation::Silu).store(at);
-            } else {
-                activate(V::load_part(at, count), Activation::Silu).store_part(at, count);
-            }
+            let (value, count) = (activate(V::load(line.add(j)), Activation::Silu), V::LANES.min(width - j));
+            if count == V::LANES { E::store(value, to.add(j)) } else { E::store_part(value, to.add(j), count) }
         }
     }
 }
 
-/// `sum[i] + at[i][k] * b[k]` over `k` in `0..depth`, in that order. By value, so that the sums stay in registers.
+/// `sum[i] + at[i][k] * b[k]` over the words `k` in `0..depth`, in that order. By value, so that the sums stay in registers.
 #[inline(always)]
-unsafe fn accumulate<V: Vector, const R: usize, const N: usize>(
+unsafe fn accumulate<P: Product, V: Vector, const R: usize, const N: usize>(
     mut sum: [[V; N]; R],
-    at: [*const f32; R],
+    at: [*const P::Left; R],
     mut b: *const f32,
     depth: usize,
 ) -> [[V; N]; R] {
-    // SAFETY: the caller guarantees `depth` floats behind every pointer and a panel's width for each of them behind `b`.
+    // SAFETY: the caller guarantees `depth` words behind every pointer and a panel's width for each of them behind `b`.
     unsafe {
         for k in 0..depth {
             let line: [V; N] = std::array::from_fn(|j| V::load(b.add(j * V::LANES)));
             for i in 0..R {
-                let a = V::splat(*at[i].add(k));
+                let a = V::splat(at[i].cast::<f32>().add(k).read_unaligned());
                 for j in 0..N {
-                    sum[i][j] = a.mul_add(line[j], sum[i][j]);
+                    sum[i][j] = P::step(a, line[j], sum[i][j]);
                 }
             }
             b = b.add(V::VECTORS * V::LANES);
@@ -375,6 +424,24 @@ pub(crate) unsafe fn exp_minus<V: Vector>(x: V) -> V {
         let mut p = V::splat(1.327_647_2e-3);
         for c in [9.675_541e-3, 5.550_713e-2, 0.240_221_2, 0.693_146_94, 1.000_000_1] {
             p = p.mul_add(f, V::splat(c));
+        }
+        p.scale_exp2(n)
+    }
+}
+
+/// `e^x` with a relative error below 3e-7, cut off at -87 and 87.
+#[inline(always)]
+pub(crate) unsafe fn exp<V: Vector>(x: V) -> V {
+    // SAFETY: the caller runs where the instructions are there.
+    unsafe {
+        let x = x.max(V::splat(-87.0)).min(V::splat(87.0));
+        let n = x.mul(V::splat(std::f32::consts::LOG2_E)).round();
+        // ln 2 in two parts, so that the remainder is exact to the last bit (Cody and Waite, 1980).
+        let r = n.mul_add(V::splat(-0.693_359_4), x);
+        let r = n.mul_add(V::splat(2.121_944_4e-4), r);
+        let mut p = V::splat(1.0 / 5040.0);
+        for c in [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
+            p = p.mul_add(r, V::splat(c));
         }
         p.scale_exp2(n)
     }

@@ -4,6 +4,10 @@
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
 
+use half::bf16;
+
+use super::cpu_words::{four, pair, words};
+
 /// Instruction sets a kernel is compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -14,6 +18,10 @@ pub enum Isa {
     Avx2,
     /// What the compiler makes of plain code.
     Portable,
+    /// AVX-512 with products of pairs of bf16.
+    Avx512Bf16,
+    /// AVX-512 with products of four bytes.
+    Avx512Vnni,
 }
 
 impl Isa {
@@ -27,6 +35,16 @@ impl Isa {
         [Isa::Avx512, Isa::Avx2, Isa::Portable].into_iter().filter(|isa| isa.is_available()).collect()
     }
 
+    /// The instructions for products in bf16, where this processor has them.
+    pub fn bf16() -> Option<Isa> {
+        Some(Isa::Avx512Bf16).filter(|isa| isa.is_available())
+    }
+
+    /// The best instructions for products of bytes.
+    pub fn int8() -> Isa {
+        if Isa::Avx512Vnni.is_available() { Isa::Avx512Vnni } else { Isa::Portable }
+    }
+
     /// Whether this processor has it.
     pub fn is_available(self) -> bool {
         match self {
@@ -34,6 +52,10 @@ impl Isa {
             Isa::Avx512 => std::arch::is_x86_feature_detected!("avx512f"),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma"),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Bf16 => super::cpu_reduced::wide() && std::arch::is_x86_feature_detected!("avx512bf16"),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Vnni => super::cpu_reduced::wide() && std::arch::is_x86_feature_detected!("avx512vnni"),
             Isa::Portable => true,
             #[cfg(not(target_arch = "x86_64"))]
             _ => false,
@@ -43,14 +65,14 @@ impl Isa {
     /// Columns of a panel: the vectors of a register tile.
     pub(crate) fn panel(self) -> usize {
         match self {
-            Isa::Avx512 => 64,
+            Isa::Avx512 | Isa::Avx512Bf16 | Isa::Avx512Vnni => 64,
             Isa::Avx2 | Isa::Portable => 16,
         }
     }
 }
 
-/// A vector of floats. The methods may only be called where the processor has the instructions: [`dispatch`] sees to it.
-pub(crate) trait Vector: Copy {
+/// A vector of floats, or of 32-bit words that hold smaller numbers. The methods may only be called where the processor has the instructions: [`dispatch`] sees to it.
+pub trait Vector: Copy {
     /// Number of lanes.
     const LANES: usize;
     /// Rows of a register tile.
@@ -88,6 +110,67 @@ pub(crate) trait Vector: Copy {
     unsafe fn scale_exp2(self, n: Self) -> Self {
         // SAFETY: the trait's contract.
         unsafe { self.mul(n.exp2_whole()) }
+    }
+
+    /// `self * b + sum`, where each lane of `self` and `b` is a pair of bf16; the second of a pair is added first.
+    #[inline(always)]
+    unsafe fn dot_bf16(self, b: Self, sum: Self) -> Self {
+        // SAFETY: the trait's contract.
+        unsafe { words(self, b, sum, pair) }
+    }
+
+    /// `self * b + sum` in whole numbers, where each lane of `self` is four bytes without sign, and of `b` four with one.
+    #[inline(always)]
+    unsafe fn dot_bytes(self, b: Self, sum: Self) -> Self {
+        // SAFETY: the trait's contract.
+        unsafe { words(self, b, sum, four) }
+    }
+
+    /// `float(self + b)`, where both hold 32-bit integers.
+    #[inline(always)]
+    unsafe fn add_whole(self, b: Self) -> Self {
+        // SAFETY: the trait's contract.
+        unsafe { words(self, b, b, |a, b, _| (a.wrapping_add(b) as i32 as f32).to_bits()) }
+    }
+
+    /// Reads `LANES` numbers in bf16.
+    #[inline(always)]
+    unsafe fn load_bf16(p: *const bf16) -> Self {
+        // SAFETY: the trait's contract.
+        unsafe { Self::load_bf16_part(p, Self::LANES) }
+    }
+
+    /// Writes `LANES` numbers in bf16, rounded to nearest even.
+    #[inline(always)]
+    unsafe fn store_bf16(self, p: *mut bf16) {
+        // SAFETY: the trait's contract.
+        unsafe { self.store_bf16_part(p, Self::LANES) }
+    }
+
+    /// Reads `n <= LANES` numbers in bf16; zeros after them.
+    #[inline(always)]
+    unsafe fn load_bf16_part(p: *const bf16, n: usize) -> Self {
+        let mut buffer = [0.0f32; 16];
+        // SAFETY: the caller guarantees n readable numbers; n <= LANES <= 16.
+        unsafe {
+            for (i, to) in buffer.iter_mut().enumerate().take(n) {
+                *to = (*p.add(i)).to_f32();
+            }
+            Self::load(buffer.as_ptr())
+        }
+    }
+
+    /// Writes the first `n <= LANES` lanes in bf16, rounded to nearest even.
+    #[inline(always)]
+    unsafe fn store_bf16_part(self, p: *mut bf16, n: usize) {
+        let mut buffer = [0.0f32; 16];
+        // SAFETY: the caller guarantees n writable numbers; n <= LANES <= 16.
+        unsafe {
+            self.store(buffer.as_mut_ptr());
+            for (i, &from) in buffer.iter().enumerate().take(n) {
+                *p.add(i) = bf16::from_f32(from);
+            }
+        }
     }
 
     /// Reads `n <= LANES` floats; zeros after them.
@@ -180,6 +263,14 @@ impl Vector for Plain {
     #[inline(always)]
     unsafe fn round(self) -> Self {
         lanes!(self, f32::round_ties_even)
+    }
+    #[inline(always)]
+    unsafe fn dot_bf16(self, b: Self, sum: Self) -> Self {
+        Plain(std::array::from_fn(|i| f32::from_bits(pair(self.0[i].to_bits(), b.0[i].to_bits(), sum.0[i].to_bits()))))
+    }
+    #[inline(always)]
+    unsafe fn dot_bytes(self, b: Self, sum: Self) -> Self {
+        Plain(std::array::from_fn(|i| f32::from_bits(four(self.0[i].to_bits(), b.0[i].to_bits(), sum.0[i].to_bits()))))
     }
 }
 
@@ -319,7 +410,7 @@ x86!(
 /// The mask of the first `n` of 16 lanes.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
-fn first_of_16(n: usize) -> u16 {
+pub(super) fn first_of_16(n: usize) -> u16 {
     ((1u32 << n.min(16)) - 1) as u16
 }
 
@@ -365,10 +456,20 @@ pub(crate) unsafe fn dispatch<K: Kernel>(isa: Isa, kernel: K) {
             Isa::Avx512 => return unsafe { avx512(kernel) },
             // SAFETY: as above.
             Isa::Avx2 => return unsafe { avx2(kernel) },
+            // SAFETY: both have AVX-512F.
+            Isa::Avx512Bf16 | Isa::Avx512Vnni => return unsafe { avx512(kernel) },
             Isa::Portable => {}
         }
     }
-    let _ = isa;
+    // SAFETY: the caller's contract.
+    unsafe { plain(kernel) }
+}
+
+/// Runs a kernel with plain code.
+///
+/// # Safety
+/// The kernel's own contract.
+pub(super) unsafe fn plain<K: Kernel>(kernel: K) {
     // SAFETY: plain code runs everywhere; the rest is the caller's contract.
     unsafe { kernel.run::<Plain>() }
 }

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use crate::nearest::{BLOCK, Isa, LANES, Mapped, Prefix, Work, sieve, squared_below, squared_rows};
+use crate::nearest::{BLOCK, Isa, LANES, Mapped, Prefix, View, Work, sieve, squared_below, squared_rows};
 
 /// Below this many points, bounds do not pay.
 const SMALL: usize = 2048;
@@ -26,8 +26,8 @@ impl<'a> Cloud<'a> {
         let bounds = if n < SMALL || count < 32 {
             None
         } else {
-            let prefix = Prefix::plan(isa, points, d, count / 2);
-            let mapped = prefix.map_all(isa, points);
+            let prefix = Prefix::plan(isa, View::F32(points), d, count / 2);
+            let mapped = prefix.map_all(isa, View::F32(points));
             mapped.map(|mapped| (prefix, mapped))
         };
         Cloud { points, d, isa, bounds, nearest: vec![f32::INFINITY; n] }

@@ -8,6 +8,8 @@
 mod cloud;
 #[cfg(feature = "cuda")]
 pub mod cuda;
+#[cfg(feature = "cuda")]
+mod cuda_projection;
 mod greedy;
 mod pool;
 mod projection;

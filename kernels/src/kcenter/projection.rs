@@ -12,6 +12,7 @@ use crate::{KernelError, Result};
 pub struct SparseProjection {
     in_dim: usize,
     out_dim: usize,
+    seed: u64,
     scale: f32,
     /// Where the entries of each output end.
     ends: Vec<usize>,
@@ -30,9 +31,7 @@ impl SparseProjection {
             let what = format!("{in_dim} to {out_dim} coordinates; 1 to {MOST} each");
             return Err(KernelError::Parameter { op: "sparse projection", what });
         }
-        let density = 1.0 / (in_dim as f64).sqrt();
-        // Of 64 random bits, 63 decide whether there is an entry and the lowest gives its sign.
-        let limit = (density * (1u64 << 53) as f64) as u64;
+        let limit = limit(in_dim);
         let mut ends = Vec::with_capacity(out_dim);
         let mut entries = Vec::new();
         for i in 0..out_dim {
@@ -45,7 +44,7 @@ impl SparseProjection {
             ends.push(entries.len());
         }
         let scale = ((in_dim as f64).sqrt() / out_dim as f64).sqrt() as f32;
-        Ok(SparseProjection { in_dim, out_dim, scale, ends, entries })
+        Ok(SparseProjection { in_dim, out_dim, seed, scale, ends, entries })
     }
 
     /// The dimension that keeps all distances of `n_rows` rows within a factor `1 +- eps` (Johnson and Lindenstrauss; scikit-learn's
@@ -58,6 +57,12 @@ impl SparseProjection {
     /// Coordinates before and after.
     pub fn dim(&self) -> (usize, usize) {
         (self.in_dim, self.out_dim)
+    }
+
+    /// What the GPU draws the same matrix from: the hashed seed, the limit of entries, the scale.
+    #[cfg(feature = "cuda")]
+    pub(super) fn source(&self) -> (u64, u64, f32) {
+        (mix(self.seed), limit(self.in_dim), self.scale)
     }
 
     /// Projects `rows` `[n, in_dim]` to `[n, out_dim]`.
@@ -86,6 +91,11 @@ impl SparseProjection {
         }
         Ok(out)
     }
+}
+
+/// Of 64 random bits, the upper 53 decide whether there is an entry: if they are below this. The lowest gives its sign.
+fn limit(in_dim: usize) -> u64 {
+    ((1u64 << 53) as f64 / (in_dim as f64).sqrt()) as u64
 }
 
 /// The finaliser of SplitMix64.

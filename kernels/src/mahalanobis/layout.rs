@@ -109,8 +109,7 @@ impl Layout {
     }
 
     /// Height, width and channels of each map.
-    #[cfg(feature = "cuda")]
-    pub(super) fn maps(&self) -> impl Iterator<Item = [usize; 3]> + '_ {
+    pub fn maps(&self) -> impl ExactSizeIterator<Item = [usize; 3]> + '_ {
         self.maps.iter().map(|m| m.dim)
     }
 

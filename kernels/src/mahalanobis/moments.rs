@@ -8,10 +8,10 @@ use super::{PAD, bands, bands::packing};
 use crate::{KernelError, Result};
 
 /// Pictures whose products are summed in `f32` before they are added to the totals.
-const CHUNK: usize = 32;
+pub(super) const CHUNK: usize = 32;
 /// Bytes up to which the totals of products are `f64`. Beyond, `f32`: the values are shifted by the first batch's mean, so
 /// a total is not much larger than what is left of it, and each adds only one rounding for every 32 pictures.
-const F64_BYTES: usize = 256 << 20;
+pub(super) const F64_BYTES: usize = 256 << 20;
 
 /// Means and covariances of all groups of a [`Layout`], in one pass.
 ///
@@ -192,7 +192,7 @@ impl Moments {
     }
 }
 
-fn too_few(count: usize) -> KernelError {
+pub(super) fn too_few(count: usize) -> KernelError {
     KernelError::Parameter { op: "mahalanobis moments", what: format!("a covariance needs 2 pictures, got {count}") }
 }
 

@@ -1,11 +1,12 @@
-use ndarray::{Array2, ArrayView2, CowArray};
+use ndarray::{Array2, ArrayView2, CowArray, Ix2};
 use rayon::prelude::*;
 
-use super::cpu_distance::{squared_below, squared_rows};
+use super::cpu_compact::{squared_below_of, squared_rows_of};
 use super::cpu_isa::Isa;
 use super::cpu_tile::{BLOCK, Hit, LANES, products, sieve};
 use super::finite;
 use super::prefix::{Mapped, Prefix, Work, strided};
+use super::rows::{Rows, Storage, View};
 use super::top::{Found, Top};
 use crate::error::shape_error;
 use crate::{KernelError, Result};
@@ -30,52 +31,96 @@ pub struct Neighbors {
 ///
 /// The tables take `n (k + 1)` floats beside the rows, with `k` of 7 to 63 chosen by estimated cost.
 pub struct Bank {
-    rows: Array2<f32>,
+    rows: Rows,
+    n: usize,
+    d: usize,
     isa: Isa,
     index: Option<(Prefix, Mapped, Vec<f32>)>,
 }
 
 impl std::fmt::Debug for Bank {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Bank({:?}, depth {:?})", self.rows.shape(), self.index.as_ref().map(|(p, ..)| p.depth()))
+        let depth = self.index.as_ref().map(|(p, ..)| p.depth());
+        write!(f, "Bank([{}, {}] in {:?}, depth {depth:?})", self.n, self.d, self.rows.storage())
     }
 }
 
 impl Bank {
-    /// Prepares `rows` `[n, d]`.
+    /// Prepares `rows` `[n, d]`, kept as they are.
     ///
     /// # Errors
     /// [`KernelError::Shape`] without rows or columns, or with more rows than a `u32` counts; [`KernelError::NotFinite`].
     pub fn new(rows: Array2<f32>) -> Result<Self> {
-        Bank::with_isa(rows, Isa::best())
+        Bank::rounded(rows, Storage::F32)
     }
 
-    pub(super) fn with_isa(rows: Array2<f32>, isa: Isa) -> Result<Self> {
-        const OP: &str = "nearest bank";
-        let (n, d) = rows.dim();
-        if n == 0 || d == 0 || u32::try_from(n).is_err() {
-            return Err(shape_error(OP, "rows [n, d] with 1 <= n < 2^32 and d >= 1", rows.shape()));
-        }
-        let rows = if rows.is_standard_layout() { rows } else { rows.as_standard_layout().into_owned() };
-        let view = CowArray::from(&rows);
-        let values = finite(OP, "the bank", &view)?;
+    /// Prepares `rows` `[n, d]`, rounded to `storage`.
+    ///
+    /// # Errors
+    /// As [`Bank::new`] and [`Rows::round`].
+    pub fn rounded(rows: Array2<f32>, storage: Storage) -> Result<Self> {
+        let d = rows.ncols();
+        Bank::with_isa(Rows::round(rows, storage)?, d, Isa::best())
+    }
+
+    /// Prepares rows of `d` numbers that are stored already; they are not copied.
+    ///
+    /// # Errors
+    /// As [`Bank::new`]; [`KernelError::Shape`] too if they do not fill rows of `d`.
+    pub fn stored(rows: Rows, d: usize) -> Result<Self> {
+        Bank::with_isa(rows, d, Isa::best())
+    }
+
+    pub(super) fn with_isa(rows: Rows, d: usize, isa: Isa) -> Result<Self> {
+        let n = rows.check(d)?;
         let index = if n < SMALL {
             None
         } else {
-            let prefix = Prefix::plan(isa, values, d, n);
-            let mapped = prefix.map_all(isa, values);
+            let prefix = Prefix::plan(isa, rows.view(), d, n);
+            let mapped = prefix.map_all(isa, rows.view());
             mapped.map(|mapped| {
                 let start = mapped.half_norm.iter().map(|h| -h).collect();
                 (prefix, mapped, start)
             })
         };
-        drop(view);
-        Ok(Bank { rows, isa, index })
+        Ok(Bank { rows, n, d, isa, index })
     }
 
-    /// The rows, as given.
-    pub fn rows(&self) -> ArrayView2<'_, f32> {
-        self.rows.view()
+    /// The values of the rows `[n, d]`: where they are, or decoded.
+    pub fn rows(&self) -> CowArray<'_, f32, Ix2> {
+        let shape = (self.n, self.d);
+        let view = match self.rows.view() {
+            View::F32(values) => ArrayView2::from_shape(shape, values).map(CowArray::from),
+            _ => Array2::from_shape_vec(shape, self.rows.decode(self.d, 0..self.n)).map(CowArray::from),
+        };
+        // The shape was checked when the bank was made.
+        view.unwrap_or_else(|_| CowArray::from(Array2::zeros((0, self.d))))
+    }
+
+    /// The values of some rows, `[len, d]`; rows that are not there are left out.
+    pub fn select(&self, rows: &[usize]) -> Array2<f32> {
+        let (mut values, mut buffer) = (Vec::with_capacity(rows.len() * self.d), Vec::new());
+        for &i in rows.iter().filter(|&&i| i < self.n) {
+            values.extend_from_slice(self.rows.view().span(self.d, i..i + 1, &mut buffer));
+        }
+        let shape = (values.len() / self.d, self.d);
+        Array2::from_shape_vec(shape, values).unwrap_or_else(|_| Array2::zeros((0, self.d)))
+    }
+
+    /// Number of rows and of their coordinates.
+    pub fn dim(&self) -> (usize, usize) {
+        (self.n, self.d)
+    }
+
+    /// The rows as they are kept.
+    pub fn as_stored(&self) -> &Rows {
+        &self.rows
+    }
+
+    /// Bytes of the rows and of the tables beside them.
+    pub fn bytes(&self) -> usize {
+        let tables = self.index.as_ref().map_or(0, |(p, m, _)| 4 * m.half_norm.len() * (p.depth() + 2));
+        self.rows.bytes() + tables
     }
 
     /// The `k` nearest rows (at most `n`) of each row of `query` `[m, d]`; exact.
@@ -85,7 +130,7 @@ impl Bank {
     /// [`KernelError::NotFinite`].
     pub fn search(&self, query: ArrayView2<'_, f32>, k: usize) -> Result<Neighbors> {
         const OP: &str = "nearest search";
-        let (n, d) = self.rows.dim();
+        let (n, d) = self.dim();
         if query.ncols() != d {
             return Err(shape_error(OP, format!("queries [m, {d}]"), query.shape()));
         }
@@ -95,7 +140,7 @@ impl Bank {
         let (m, k) = (query.nrows(), k.min(n));
         let query = query.as_standard_layout();
         let queries = finite(OP, "the query", &query)?;
-        let rows = self.rows.as_slice().unwrap_or(&[]);
+        let rows = self.rows.view();
         let (mut index, mut distance) = (Array2::zeros((m, k)), Array2::zeros((m, k)));
         if let (Some(index), Some(distance)) = (index.as_slice_mut(), distance.as_slice_mut()) {
             let group = BLOCKS * BLOCK;
@@ -120,12 +165,12 @@ impl Bank {
     }
 
     /// All distances, then a selection.
-    fn scanned(&self, rows: &[f32], queries: &[f32], k: usize) -> Vec<Vec<Found>> {
-        let (n, d) = self.rows.dim();
+    fn scanned(&self, rows: View<'_>, queries: &[f32], k: usize) -> Vec<Vec<Found>> {
+        let (n, d) = self.dim();
         let mut squared = vec![0f32; n];
         let order = |a: &Found, b: &Found| a.squared.total_cmp(&b.squared).then(a.row.cmp(&b.row));
         let mut best = |query: &[f32]| {
-            squared_rows(self.isa, query, rows, &mut squared);
+            squared_rows_of(self.isa, query, rows, &mut squared);
             let all = squared.iter().enumerate().map(|(i, &squared)| Found { squared, row: i as u32 });
             if k == 1 {
                 return all.reduce(|a, b| if b.better(&a) { b } else { a }).into_iter().collect();
@@ -145,11 +190,11 @@ impl Bank {
     fn sieved(
         &self,
         (prefix, mapped, start): &(Prefix, Mapped, Vec<f32>),
-        rows: &[f32],
+        rows: View<'_>,
         queries: &[f32],
         k: usize,
     ) -> Option<Vec<Vec<Found>>> {
-        let (d, depth) = (self.rows.ncols(), prefix.depth());
+        let (d, depth) = (self.d, prefix.depth());
         let panels = mapped.panels.as_slice();
         let mut work = Work::default();
         let mut group = Vec::with_capacity(BLOCKS);
@@ -187,7 +232,7 @@ impl Bank {
     }
 
     /// Gives each query a first limit: the exact distances of the most promising rows of some panels.
-    fn seed(&self, task: &mut Task<'_>, rows: &[f32], panels: &[f32], start: &[f32], k: usize) {
+    fn seed(&self, task: &mut Task<'_>, rows: View<'_>, panels: &[f32], start: &[f32], k: usize) {
         let (depth, count) = (task.block.len() / BLOCK, start.len() / LANES);
         let some = strided(count, (count / 12).clamp(2, 64).max(2 * k.div_ceil(LANES)));
         let mut product = vec![0f32; some.len() * BLOCK * LANES];
@@ -227,11 +272,11 @@ impl Bank {
     }
 
     /// The exact distance of one row that a bound left, or chose.
-    fn finish(&self, task: &mut Task<'_>, rows: &[f32], q: usize, row: usize) {
-        let (n, d) = self.rows.dim();
+    fn finish(&self, task: &mut Task<'_>, rows: View<'_>, q: usize, row: usize) {
+        let (n, d) = self.dim();
         let Some(top) = task.tops.get_mut(q).filter(|_| row < n) else { return };
         let limit = top.limit();
-        let squared = squared_below(self.isa, &task.queries[q * d..][..d], &rows[row * d..][..d], limit);
+        let squared = squared_below_of(self.isa, &task.queries[q * d..][..d], rows.row(d, row), limit);
         if squared <= limit {
             top.offer(Found { squared, row: row as u32 });
         }

@@ -11,7 +11,7 @@ use std::arch::x86_64::*;
 use super::cpu_isa::{Isa, Level};
 
 /// Coordinates between two looks at the limit in [`squared_below`].
-const STRIDE: usize = 128;
+pub(super) const STRIDE: usize = 128;
 
 /// Squared distance of two rows of equal length.
 pub(crate) fn squared(isa: Isa, a: &[f32], b: &[f32]) -> f32 {
@@ -62,7 +62,7 @@ pub(crate) fn squared_rows(isa: Isa, a: &[f32], rows: &[f32], out: &mut [f32]) {
     }
 }
 
-fn tree(mut lanes: [f32; 16]) -> f32 {
+pub(super) fn tree(mut lanes: [f32; 16]) -> f32 {
     for width in [8, 4, 2, 1] {
         for l in 0..width {
             lanes[l] += lanes[l + width];
@@ -92,7 +92,7 @@ fn portable_below(a: &[f32], b: &[f32], limit: f32) -> f32 {
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
 #[inline]
-fn tree8(v: __m256) -> f32 {
+pub(super) fn tree8(v: __m256) -> f32 {
     let v = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
     let v = _mm_add_ps(v, _mm_movehl_ps(v, v));
     _mm_cvtss_f32(_mm_add_ss(v, _mm_movehdup_ps(v)))
@@ -144,7 +144,7 @@ unsafe fn avx2_below(a: &[f32], b: &[f32], limit: f32) -> f32 {
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx2,fma")]
 #[inline]
-fn halves(v: __m512) -> __m256 {
+pub(super) fn halves(v: __m512) -> __m256 {
     let high = _mm512_castps512_ps256(_mm512_shuffle_f32x4::<0b1110>(v, v));
     _mm256_add_ps(_mm512_castps512_ps256(v), high)
 }

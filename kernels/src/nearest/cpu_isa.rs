@@ -9,7 +9,7 @@ pub(crate) struct Isa(Level);
 pub(super) enum Level {
     /// Plain Rust.
     Portable,
-    /// 8 lanes with fused multiply-add.
+    /// 8 lanes with fused multiply-add and half precision.
     #[cfg(target_arch = "x86_64")]
     Avx2,
     /// 16 lanes with masks.
@@ -22,7 +22,8 @@ impl Isa {
     pub(crate) fn best() -> Self {
         #[cfg(target_arch = "x86_64")]
         {
-            let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+            let avx2 =
+                is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
             if avx2 && is_x86_feature_detected!("avx512f") {
                 return Isa(Level::Avx512);
             }

@@ -6,6 +6,7 @@
 //! | item | what it does |
 //! |---|---|
 //! | [`Bank`] | rows prepared for many searches |
+//! | [`Rows`], [`Storage`] | how rows are kept: 32, 16 or 8 bits a number; searches are exact over the rounded rows |
 //! | [`Neighbors`] | what a search finds |
 //! | [`pairwise_squared`] | all squared distances of two sets of rows |
 //!
@@ -26,12 +27,14 @@
 
 mod bank;
 mod basis;
+mod cpu_compact;
 mod cpu_distance;
 mod cpu_isa;
 mod cpu_tile;
 #[cfg(feature = "cuda")]
 pub mod cuda;
 mod prefix;
+mod rows;
 #[cfg(test)]
 mod tests;
 mod top;
@@ -47,6 +50,8 @@ pub(crate) use cpu_distance::{squared_below, squared_rows};
 pub(crate) use cpu_isa::Isa;
 pub(crate) use cpu_tile::{BLOCK, LANES, sieve};
 pub(crate) use prefix::{Mapped, Prefix, Work};
+pub(crate) use rows::View;
+pub use rows::{Rows, Storage};
 
 /// Squared Euclidean distances `[m, n]` of the rows of `query` `[m, d]` to those of `bank` `[n, d]`, by direct difference.
 ///
@@ -79,6 +84,11 @@ pub fn pairwise_squared(query: ArrayView2<'_, f32>, bank: ArrayView2<'_, f32>) -
 /// The values of an array in standard layout, if all are finite.
 pub(crate) fn finite<'a>(op: &'static str, what: &'static str, rows: &'a CowArray<'_, f32, Ix2>) -> Result<&'a [f32]> {
     let values = rows.as_slice().unwrap_or(&[]);
+    finite_values(op, what, values)?;
+    Ok(values)
+}
+
+fn finite_values(op: &'static str, what: &'static str, values: &[f32]) -> Result<()> {
     // A sum is finite only if its terms are; looked at in pieces, for speed.
     let piece = |(i, v): (usize, &[f32])| {
         let bad = v.iter().fold(0u32, |bad, x| bad | u32::from(!x.is_finite()));
@@ -86,6 +96,6 @@ pub(crate) fn finite<'a>(op: &'static str, what: &'static str, rows: &'a CowArra
     };
     match values.par_chunks(4096).enumerate().find_map_first(piece) {
         Some(index) => Err(KernelError::NotFinite { op, what, index }),
-        None => Ok(values),
+        None => Ok(()),
     }
 }

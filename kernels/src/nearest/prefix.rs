@@ -16,8 +16,9 @@
 //! - the product itself: `2 (depth + 2) u` of its magnitudes;
 //! - the exact distance as f32 computes it: `(d / 16 + 8) u` of its value.
 
+use super::View;
 use super::basis::{Columns, PIECE, principal};
-use super::cpu_distance::squared;
+use super::cpu_compact::squared_below_of;
 use super::cpu_isa::Isa;
 use super::cpu_tile::{Aligned, BLOCK, LANES};
 
@@ -54,29 +55,33 @@ pub(crate) struct Mapped {
 impl Prefix {
     /// Chooses the number of directions for `rows` `[n, d]`: the cheapest in total for limits like the distances to the
     /// nearest of `references` other rows.
-    pub(crate) fn plan(isa: Isa, rows: &[f32], d: usize, references: usize) -> Self {
+    pub(crate) fn plan(isa: Isa, rows: View<'_>, d: usize, references: usize) -> Self {
         Prefix::with(isa, rows, d, |sample| cheapest(sample, references))
     }
 
     /// A given number of directions, among those that can be chosen.
     #[cfg(test)]
     pub(super) fn forced(isa: Isa, rows: &[f32], d: usize, k: usize) -> Self {
-        Prefix::with(isa, rows, d, |_| Some(k))
+        Prefix::with(isa, View::F32(rows), d, |_| Some(k))
     }
 
-    fn with(isa: Isa, rows: &[f32], d: usize, choose: impl Fn(&Sample<'_>) -> Option<usize>) -> Self {
-        let n = rows.len() / d;
+    fn with(isa: Isa, rows: View<'_>, d: usize, choose: impl Fn(&Sample<'_>) -> Option<usize>) -> Self {
+        let n = rows.values() / d;
         let sample: Vec<usize> = strided(n, SAMPLE);
-        let mut mean = vec![0f64; d];
+        let (mut mean, mut buffer) = (vec![0f64; d], Vec::new());
         for &i in &sample {
-            mean.iter_mut().zip(&rows[i * d..][..d]).for_each(|(m, v)| *m += f64::from(*v));
+            let row = rows.span(d, i..i + 1, &mut buffer);
+            mean.iter_mut().zip(row).for_each(|(m, v)| *m += f64::from(*v));
         }
         let mean: Vec<f32> = mean.iter().map(|m| (m / sample.len() as f64) as f32).collect();
-        let most = CHOICES.iter().copied().filter(|k| 4 * (k + 1) <= 3 * d).max();
+        // Tables beside rows of fewer bits take at most as much as the rows.
+        let fits = |k: &usize| 4 * (k + 1) <= 3 * d && (rows.width() == 4 || 4 * (k + 1) <= rows.width() * d);
+        let most = CHOICES.iter().copied().filter(fits).max();
         let Some(most) = most else { return Prefix::new(d, mean, None) };
         let mut centred = Vec::with_capacity(sample.len() * d);
         for &i in &sample {
-            centred.extend(rows[i * d..][..d].iter().zip(&mean).map(|(v, m)| v - m));
+            let row = rows.span(d, i..i + 1, &mut buffer);
+            centred.extend(row.iter().zip(&mean).map(|(v, m)| v - m));
         }
         let basis = principal(isa, &centred, d, most);
         let k = choose(&Sample { isa, rows, d, centred: &centred, basis: &basis, most });
@@ -171,11 +176,11 @@ impl Prefix {
     }
 
     /// Maps all rows `[n, d]`; `None` if one is too large.
-    pub(crate) fn map_all(&self, isa: Isa, rows: &[f32]) -> Option<Mapped> {
+    pub(crate) fn map_all(&self, isa: Isa, rows: View<'_>) -> Option<Mapped> {
         use rayon::prelude::*;
         // The least common multiple of a block and a panel.
         const GROUP: usize = 96;
-        let n = rows.len() / self.d;
+        let n = rows.values() / self.d;
         let padded = n.div_ceil(LANES) * LANES;
         let mut panels = Aligned::zeros(padded * self.depth);
         let mut half_norm = vec![f32::INFINITY; padded];
@@ -183,8 +188,10 @@ impl Prefix {
             .as_mut_slice()
             .par_chunks_mut(GROUP * self.depth)
             .zip(half_norm.par_chunks_mut(GROUP))
-            .zip(rows.par_chunks(GROUP * self.d))
-            .map(|((panels, norms), rows)| {
+            .enumerate()
+            .map(|(group, (panels, norms))| {
+                let mut buffer = Vec::new();
+                let rows = rows.span(self.d, group * GROUP..n.min((group + 1) * GROUP), &mut buffer);
                 let mut work = Work::default();
                 let mut block = vec![0f32; self.depth * BLOCK];
                 for (b, rows) in rows.chunks(BLOCK * self.d).enumerate() {
@@ -247,7 +254,7 @@ fn contraction(basis: &[f64], d: usize, all: usize, k: usize) -> Option<Columns>
 /// What is known when the number of directions is chosen.
 struct Sample<'a> {
     isa: Isa,
-    rows: &'a [f32],
+    rows: View<'a>,
     d: usize,
     /// Rows `strided(n, SAMPLE)`, the mean subtracted.
     centred: &'a [f32],
@@ -256,10 +263,11 @@ struct Sample<'a> {
     most: usize,
 }
 
-/// The number of directions with the smallest estimated cost; `None` where all `d` coordinates are as good.
+/// The number of directions with the smallest estimated cost; `None` where all `d` coordinates are as good (and the rows
+/// are in f32, since as many numbers again would undo what fewer bits save).
 fn cheapest(&Sample { isa, rows, d, centred, basis, most }: &Sample<'_>, references: usize) -> Option<usize> {
     use rayon::prelude::*;
-    let n = rows.len() / d;
+    let n = rows.values() / d;
     let references = strided(n, references.clamp(2, 8192));
     let queries = strided(centred.len() / d, 48);
     let others = strided(centred.len() / d, 1024);
@@ -277,9 +285,10 @@ fn cheapest(&Sample { isa, rows, d, centred, basis, most }: &Sample<'_>, referen
     };
     let mapped: Vec<Vec<f64>> = others.par_iter().map(|&i| project(i)).collect();
     let limit = |&q: &usize| {
-        let row = &rows[sample[q] * d..][..d];
+        let mut buffer = Vec::new();
+        let row = rows.span(d, sample[q]..sample[q] + 1, &mut buffer);
         let near = references.iter().filter(|&&r| r != sample[q]);
-        near.map(|&r| squared(isa, row, &rows[r * d..][..d])).fold(f32::INFINITY, f32::min)
+        near.map(|&r| squared_below_of(isa, row, rows.row(d, r), f32::INFINITY)).fold(f32::INFINITY, f32::min)
     };
     let limits: Vec<f32> = queries.par_iter().map(limit).collect();
     // A few rows far from all others must not decide for the many.
@@ -309,10 +318,11 @@ fn cheapest(&Sample { isa, rows, d, centred, basis, most }: &Sample<'_>, referen
         })
         .collect();
     let pairs = (queries.len() * others.len()) as f64;
-    // In multiply-adds of 16 lanes: the bound of a pair, and what a pair costs that survives it.
-    let exact = 100.0 + d as f64 / 8.0;
+    // In multiply-adds of 16 lanes: the bound of a pair, and what a pair costs that survives it. Its row mostly comes from
+    // main memory, which is far dearer than the arithmetic on it.
+    let exact = 100.0 + 2.0 * d as f64;
     let cost = |k: usize, survivors: f64| (k + 4) as f64 / 16.0 + survivors * exact;
-    let mut best = (cost(d, 0.0), None);
+    let mut best = (if rows.width() == 4 { cost(d, 0.0) } else { f64::INFINITY }, None);
     for (i, &k) in CHOICES.iter().enumerate().filter(|(_, k)| **k <= most) {
         let survivors = counts.iter().map(|c| c[i]).sum::<usize>() as f64 / pairs;
         let cost = cost(k, survivors);

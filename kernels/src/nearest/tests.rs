@@ -2,10 +2,11 @@ use ndarray::{Array2, ArrayView2, s};
 use proptest::prelude::*;
 use rand::{Rng, SeedableRng};
 
+use super::cpu_compact::squared_below_of;
 use super::cpu_distance::{squared, squared_below, squared_rows};
 use super::cpu_isa::Isa;
 use super::cpu_tile::{BLOCK, Hit, LANES, products, sieve};
-use super::{Bank, Prefix, Work, pairwise_squared};
+use super::{Bank, Prefix, Rows, Storage, View, Work, pairwise_squared};
 
 /// Rows of a kind that is hard in its own way.
 pub(crate) fn rows(kind: usize, n: usize, d: usize, seed: u64) -> Array2<f32> {
@@ -53,7 +54,14 @@ fn brute(bank: ArrayView2<'_, f32>, query: ArrayView2<'_, f32>, k: usize) -> Vec
 }
 
 fn check(isa: Isa, bank: &Array2<f32>, query: &Array2<f32>, k: usize) {
-    let found = Bank::with_isa(bank.clone(), isa).unwrap().search(query.view(), k).unwrap();
+    check_stored(isa, bank, query, k, Storage::F32);
+}
+
+/// The search is exact over the rows as they are after rounding.
+fn check_stored(isa: Isa, bank: &Array2<f32>, query: &Array2<f32>, k: usize, storage: Storage) {
+    let bank = Bank::with_isa(Rows::round(bank.clone(), storage).unwrap(), bank.ncols(), isa).unwrap();
+    let found = bank.search(query.view(), k).unwrap();
+    let bank = bank.rows();
     for (i, want) in brute(bank.view(), query.view(), k).iter().enumerate() {
         let index: Vec<u32> = want.iter().map(|w| w.1).collect();
         let distance: Vec<u32> = want.iter().map(|w| w.0.sqrt().to_bits()).collect();
@@ -145,6 +153,80 @@ fn equals_brute_force_on_hard_rows() {
 }
 
 #[test]
+fn fewer_bits_are_searched_exactly() {
+    for isa in Isa::all() {
+        // Large offsets and overflowing squares do not fit 16 bits, or are what they are in 8.
+        for kind in [0, 1, 2, 3, 4, 6, 7] {
+            for (n, d, k) in [(1, 1, 1), (600, 17, 3), (900, 40, 1), (801, 100, 32)] {
+                for storage in [Storage::F16, Storage::Int8] {
+                    check_stored(isa, &rows(kind, n, d, 1), &rows(kind, 13, d, 2), k, storage);
+                }
+            }
+        }
+        check_stored(isa, &rows(5, 700, 30, 1), &rows(5, 5, 30, 2), 2, Storage::Int8);
+        check_stored(isa, &rows(8, 700, 30, 1), &rows(8, 5, 30, 2), 2, Storage::Int8);
+        check_stored(isa, &rows(6, 1100, 550, 1), &rows(6, 30, 550, 2), 1, Storage::Int8);
+    }
+}
+
+#[test]
+fn decoded_in_registers_or_before_is_the_same() {
+    for d in [1, 15, 16, 127, 128, 144, 300] {
+        let (all, query) = (rows(6, 9, d, 4), rows(6, 1, d, 5));
+        let query = query.as_slice().unwrap();
+        for storage in [Storage::F32, Storage::F16, Storage::Int8] {
+            let stored = Rows::round(all.clone(), storage).unwrap();
+            for i in 0..9 {
+                let decoded = stored.decode(d, i..i + 1);
+                let want = squared(Isa::all()[0], query, &decoded);
+                for isa in Isa::all() {
+                    let row = stored.view().row(d, i);
+                    assert_eq!(
+                        squared_below_of(isa, query, row, f32::INFINITY).to_bits(),
+                        want.to_bits(),
+                        "{storage:?}"
+                    );
+                    assert_eq!(squared_below_of(isa, query, row, want), want);
+                    assert!(want == 0.0 || squared_below_of(isa, query, row, want * 0.5) > want * 0.5);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn rounding_errs_as_little_as_stated() {
+    let all = rows(6, 300, 24, 1);
+    let near = |storage: Storage, most: &dyn Fn(usize, f32) -> f32| {
+        let decoded = Rows::round(all.clone(), storage).unwrap().decode(24, 0..300);
+        for ((i, v), got) in all.iter().enumerate().zip(&decoded) {
+            assert!((got - v).abs() <= most(i % 24, *v) * 1.0001, "{storage:?} {got} {v}");
+        }
+    };
+    near(Storage::F32, &|_, _| 0.0);
+    near(Storage::F16, &|_, v| v.abs() / 2048.0 + 6e-8);
+    let range = |j: usize| {
+        let column = all.column(j);
+        column.iter().fold(f32::MIN, |m, v| m.max(*v)) - column.iter().fold(f32::MAX, |m, v| m.min(*v))
+    };
+    near(Storage::Int8, &|j, _| range(j) / 508.0);
+    // Rounding again changes nothing, so that a model may be saved from what was loaded.
+    let once = Bank::rounded(all.clone(), Storage::F16).unwrap();
+    assert_eq!(Bank::rounded(once.rows().into_owned(), Storage::F16).unwrap().rows(), once.rows());
+}
+
+#[test]
+fn fewer_bits_take_less_memory() {
+    let all = rows(6, 4000, 128, 1);
+    let bytes = |storage| Bank::rounded(all.clone(), storage).unwrap().bytes();
+    let (f32, f16, int8) = (bytes(Storage::F32), bytes(Storage::F16), bytes(Storage::Int8));
+    assert!(f16 < f32 * 3 / 5 && int8 < f16 * 3 / 4, "{f32} {f16} {int8}");
+    // Rows without structure need much of the tables; they still take no more than the rows.
+    let noise = rows(0, 4000, 128, 1);
+    assert!(Bank::rounded(noise, Storage::Int8).unwrap().bytes() <= 2 * 4000 * 128 + 3 * 4 * 4000);
+}
+
+#[test]
 fn rows_find_themselves() {
     let bank = rows(3, 1500, 64, 9);
     let found = Bank::new(bank.clone()).unwrap().search(bank.view(), 1).unwrap();
@@ -161,7 +243,7 @@ fn bounds_are_never_above_distances() {
                 let (bank, query) = (rows(kind, 640, d, 1), rows(kind, BLOCK, d, 2));
                 let (bank, query) = (bank.as_slice().unwrap(), query.as_slice().unwrap());
                 let prefix = Prefix::forced(isa, bank, d, k);
-                let Some(mapped) = prefix.map_all(isa, bank) else {
+                let Some(mapped) = prefix.map_all(isa, View::F32(bank)) else {
                     assert_eq!(kind, 5);
                     continue;
                 };
@@ -210,7 +292,7 @@ fn far_queries_and_near_rows() {
 #[test]
 fn depth_follows_the_rows() {
     let (smooth, noise) = (rows(6, 4000, 96, 1), rows(0, 4000, 96, 1));
-    let depth = |r: &Array2<f32>| Prefix::plan(Isa::best(), r.as_slice().unwrap(), 96, 4000).depth();
+    let depth = |r: &Array2<f32>| Prefix::plan(Isa::best(), View::F32(r.as_slice().unwrap()), 96, 4000).depth();
     assert_eq!(depth(&smooth), 8);
     assert_eq!(depth(&noise), 96);
 }
@@ -220,6 +302,16 @@ proptest! {
     #[test]
     fn equals_brute_force(kind in 0usize..9, n in 1usize..1300, d in 1usize..70, m in 1usize..60, k in 1usize..40, seed: u64) {
         check(Isa::best(), &rows(kind, n, d, seed), &rows(kind, m, d, seed ^ 1), k);
+    }
+
+    #[test]
+    fn fewer_bits_equal_brute_force(
+        kind in 0usize..9, f16: bool, n in 1usize..1300, d in 1usize..90, m in 1usize..40, k in 1usize..40, seed: u64,
+    ) {
+        let storage = if f16 { Storage::F16 } else { Storage::Int8 };
+        let bank = rows(kind, n, d, seed);
+        prop_assume!(!f16 || bank.iter().all(|v| v.abs() < 65504.0));
+        check_stored(Isa::best(), &bank, &rows(kind, m, d, seed ^ 1), k, storage);
     }
 
     #[test]

@@ -8,6 +8,9 @@
 //! | [`relu`], [`hard_sigmoid`], [`sigmoid`], [`silu`], [`hard_swish`] | activations in place, for squeeze and excite |
 
 mod activation;
+mod cpu_channels;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 #[cfg(test)]
 mod tests;
 mod window;

@@ -2,7 +2,9 @@ use rayon::prelude::*;
 
 use crate::Par;
 use crate::error::{KernelError, Result, shape_error};
-use crate::gemm::{Loops, vectorised};
+use crate::gemm::{Element, Loops, vectorised};
+
+use super::cpu_channels::{self, CHANNELS};
 
 /// The window of a pooling.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,17 +41,12 @@ impl PoolSpec {
 ///
 /// # Errors
 /// Where a length does not fit.
-pub fn max_pool(input: &[f32], shape: [usize; 4], spec: &PoolSpec, output: &mut [f32], par: Par) -> Result<()> {
-    pool(
-        input,
-        shape,
-        spec,
-        output,
-        par,
-        f32::NEG_INFINITY,
-        |best, x| if x > best || x.is_nan() { x } else { best },
-        |_| 1.0,
-    )
+pub fn max_pool<E: Element>(input: &[E], shape: [usize; 4], spec: &PoolSpec, output: &mut [E], par: Par) -> Result<()> {
+    let larger = |best: E, x: E| {
+        let value = x.widen();
+        if value > best.widen() || value.is_nan() { x } else { best }
+    };
+    pool(input, shape, spec, output, par, E::narrow(f32::NEG_INFINITY), larger, |_| 1.0)
 }
 
 /// The mean of each window, `[n, h, w, c]` to `[n, oh, ow, c]`; with `count_include_pad` the border counts as zeros.
@@ -66,17 +63,17 @@ pub fn avg_pool(
 ) -> Result<()> {
     let all = spec.kernel[0] * spec.kernel[1];
     let scale = move |inside: usize| 1.0 / if count_include_pad { all } else { inside } as f32;
-    pool(input, shape, spec, output, par, 0.0, |sum, x| sum + x, scale)
+    pool(input, shape, spec, output, par, 0.0f32, |sum, x| sum + x, scale)
 }
 
-fn pool(
-    input: &[f32],
+fn pool<E: Element>(
+    input: &[E],
     [n, h, w, c]: [usize; 4],
     spec: &PoolSpec,
-    output: &mut [f32],
+    output: &mut [E],
     par: Par,
-    start: f32,
-    fold: impl Fn(f32, f32) -> f32 + Copy + Sync,
+    start: E,
+    fold: impl Fn(E, E) -> E + Copy + Sync,
     scale: impl Fn(usize) -> f32 + Copy + Sync,
 ) -> Result<()> {
     let (oh, ow) = spec.output_size(h, w)?;
@@ -84,7 +81,7 @@ fn pool(
         let got = (input.len(), output.len());
         return Err(shape_error("pool", format!("[{n}, {h}, {w}, {c}] to [{n}, {oh}, {ow}, {c}]"), got));
     }
-    let each = |(index, row): (usize, &mut [f32])| {
+    let each = |(index, row): (usize, &mut [E])| {
         let image = &input[index / oh * h * w * c..][..h * w * c];
         vectorised(Row { image, w, c, spec, rows: span(index % oh, spec, 0, h), row, start, fold, scale });
     };
@@ -96,19 +93,19 @@ fn pool(
 }
 
 /// One row of the output.
-struct Row<'a, F, S> {
-    image: &'a [f32],
+struct Row<'a, E, F, S> {
+    image: &'a [E],
     w: usize,
     c: usize,
     spec: &'a PoolSpec,
     rows: std::ops::Range<usize>,
-    row: &'a mut [f32],
-    start: f32,
+    row: &'a mut [E],
+    start: E,
     fold: F,
     scale: S,
 }
 
-impl<F: Fn(f32, f32) -> f32, S: Fn(usize) -> f32> Loops for Row<'_, F, S> {
+impl<E: Element, F: Fn(E, E) -> E, S: Fn(usize) -> f32> Loops for Row<'_, E, F, S> {
     #[inline(always)]
     fn run(self) {
         let c = self.c;
@@ -123,7 +120,7 @@ impl<F: Fn(f32, f32) -> f32, S: Fn(usize) -> f32> Loops for Row<'_, F, S> {
             }
             let factor = (self.scale)(self.rows.len() * columns.len());
             if factor != 1.0 {
-                out.iter_mut().for_each(|x| *x *= factor);
+                out.iter_mut().for_each(|x| *x = E::narrow(x.widen() * factor));
             }
         }
     }
@@ -139,14 +136,21 @@ fn span(o: usize, spec: &PoolSpec, axis: usize, size: usize) -> std::ops::Range<
 ///
 /// # Errors
 /// Where a length does not fit.
-pub fn global_avg(input: &[f32], n: usize, positions: usize, c: usize, output: &mut [f32], par: Par) -> Result<()> {
+pub fn global_avg<E: Element>(
+    input: &[E],
+    n: usize,
+    positions: usize,
+    c: usize,
+    output: &mut [f32],
+    par: Par,
+) -> Result<()> {
     if c == 0 || positions == 0 || Some(input.len()) != product(&[n, positions, c]) || output.len() != n * c {
         let got = (input.len(), output.len());
         return Err(shape_error("global_avg", format!("[{n}, {positions}, {c}] to [{n}, {c}]"), got));
     }
     let maps = input.chunks_exact(positions * c).zip(output.chunks_exact_mut(c));
     for (map, mean) in maps {
-        let each = |(block, mean): (usize, &mut [f32])| vectorised(Mean { map, c, first: block * CHANNELS, mean });
+        let each = |(block, mean): (usize, &mut [f32])| cpu_channels::mean(map, c, block * CHANNELS, mean);
         match par {
             Par::Serial => mean.chunks_mut(CHANNELS).enumerate().for_each(each),
             Par::Rayon => mean.par_chunks_mut(CHANNELS).enumerate().for_each(each),
@@ -159,14 +163,21 @@ pub fn global_avg(input: &[f32], n: usize, positions: usize, c: usize, output: &
 ///
 /// # Errors
 /// Where a length does not fit.
-pub fn scale_channels(data: &mut [f32], n: usize, positions: usize, c: usize, gate: &[f32], par: Par) -> Result<()> {
+pub fn scale_channels<E: Element>(
+    data: &mut [E],
+    n: usize,
+    positions: usize,
+    c: usize,
+    gate: &[f32],
+    par: Par,
+) -> Result<()> {
     if c == 0 || positions == 0 || Some(data.len()) != product(&[n, positions, c]) || gate.len() != n * c {
         let got = (data.len(), gate.len());
         return Err(shape_error("scale_channels", format!("[{n}, {positions}, {c}] by [{n}, {c}]"), got));
     }
     // A few rows of pixels at a time; they may belong to two maps.
-    let each = |(index, pixels): (usize, &mut [f32])| {
-        vectorised(Gate { pixels, first: index * PIXELS, positions, c, gate });
+    let each = |(index, pixels): (usize, &mut [E])| {
+        cpu_channels::gate(pixels, index * PIXELS, positions, c, gate);
     };
     match par {
         Par::Serial => data.chunks_mut(PIXELS * c).enumerate().for_each(each),
@@ -177,50 +188,6 @@ pub fn scale_channels(data: &mut [f32], n: usize, positions: usize, c: usize, ga
 
 /// Pixels gated by one task.
 const PIXELS: usize = 128;
-
-/// Channels averaged by one task.
-const CHANNELS: usize = 64;
-
-/// The means of the channels from `first` on.
-struct Mean<'a> {
-    map: &'a [f32],
-    c: usize,
-    first: usize,
-    mean: &'a mut [f32],
-}
-
-impl Loops for Mean<'_> {
-    #[inline(always)]
-    fn run(self) {
-        let mut sums = [0.0f32; CHANNELS];
-        let sums = &mut sums[..self.mean.len()];
-        for pixel in self.map.chunks_exact(self.c) {
-            let pixel = &pixel[self.first..][..sums.len()];
-            sums.iter_mut().zip(pixel).for_each(|(sum, &x)| *sum += x);
-        }
-        let positions = (self.map.len() / self.c) as f32;
-        self.mean.iter_mut().zip(sums).for_each(|(mean, sum)| *mean = *sum / positions);
-    }
-}
-
-struct Gate<'a> {
-    pixels: &'a mut [f32],
-    /// Number of the first pixel.
-    first: usize,
-    positions: usize,
-    c: usize,
-    gate: &'a [f32],
-}
-
-impl Loops for Gate<'_> {
-    #[inline(always)]
-    fn run(self) {
-        for (i, pixel) in self.pixels.chunks_exact_mut(self.c).enumerate() {
-            let gate = &self.gate[(self.first + i) / self.positions * self.c..][..self.c];
-            pixel.iter_mut().zip(gate).for_each(|(x, &g)| *x *= g);
-        }
-    }
-}
 
 fn product(sizes: &[usize]) -> Option<usize> {
     sizes.iter().try_fold(1usize, |a, &b| a.checked_mul(b))

@@ -1,18 +1,87 @@
 //! Convolutions and gates with the batch norm folded in.
 
-use blemish_kernels::conv::{Conv2d, ConvSpec};
+use blemish_kernels::conv::{Activation, Conv2d, ConvSpec, Levels};
+use blemish_kernels::gemm::Isa;
 use blemish_kernels::pool::PoolSpec;
 use blemish_tensor::Tensor;
 
-use crate::spec::{Gate, Graph, Op, TIMM_EPSILON};
+use crate::spec::{Gate, Graph, Node, Op, TIMM_EPSILON};
 use crate::{BackboneError, Result};
 
-/// What one node does, ready to run.
-pub(super) enum Step {
+/// What one node does, ready to run: with convolutions `C` and gates `G` of some device.
+pub(super) enum Step<C = Conv2d, G = SqueezeExcite> {
     Input,
-    Conv { conv: Box<Conv2d>, residual: Option<usize> },
+    Conv { conv: Box<C>, residual: Option<usize> },
     MaxPool(PoolSpec),
-    SqueezeExcite(SqueezeExcite),
+    SqueezeExcite(G),
+}
+
+/// Makes what a device computes from folded weights.
+pub(super) trait Maker {
+    type Conv;
+    type Gate;
+    /// `input` is the node whose map the convolution reads.
+    fn conv(
+        &self,
+        input: usize,
+        spec: ConvSpec,
+        weight: &[f32],
+        bias: &[f32],
+        activation: Activation,
+    ) -> Result<Self::Conv>;
+    fn gate(&self, weights: GateWeights<'_>) -> Result<Self::Gate>;
+}
+
+/// The two dense layers of a gate as the file has them: `[reduced, channels]` and `[channels, reduced]`, with their biases.
+pub(super) struct GateWeights<'a> {
+    pub(super) channels: usize,
+    pub(super) reduced: usize,
+    pub(super) gate: Gate,
+    pub(super) reduce: [&'a [f32]; 2],
+    pub(super) expand: [&'a [f32]; 2],
+}
+
+/// Makes the steps of the CPU.
+pub(super) struct Cpu<'a> {
+    pub(super) net: &'static str,
+    pub(super) kind: Kind<'a>,
+}
+
+impl Maker for Cpu<'_> {
+    type Conv = Conv2d;
+    type Gate = SqueezeExcite;
+
+    fn conv(
+        &self,
+        input: usize,
+        spec: ConvSpec,
+        weight: &[f32],
+        bias: &[f32],
+        activation: Activation,
+    ) -> Result<Conv2d> {
+        let single = || Conv2d::new(spec, weight, bias, activation);
+        Ok(match self.kind {
+            Kind::F32 => single()?,
+            Kind::Bf16 => match Conv2d::bf16(spec, weight, bias, activation)? {
+                Some(conv) => conv,
+                None => return Err(bad(self.net, "this processor has no products in bf16".to_owned())),
+            },
+            Kind::Int8(ranges) => match ranges.get(input) {
+                Some(&range) if spec.groups == 1 => {
+                    Conv2d::int8(spec, weight, bias, activation, Levels::new(range)?, Isa::int8())?
+                }
+                _ => single()?,
+            },
+        })
+    }
+
+    fn gate(&self, weights: GateWeights<'_>) -> Result<SqueezeExcite> {
+        let GateWeights { channels, reduced, gate, reduce: [reduce, reduce_bias], expand: [wide, expand_bias] } =
+            weights;
+        let expand = (0..reduced).flat_map(|r| wide.iter().skip(r).step_by(reduced)).copied().collect();
+        let (reduce, reduce_bias, expand_bias) = (reduce.to_vec(), reduce_bias.to_vec(), expand_bias.to_vec());
+        Ok(SqueezeExcite { channels, reduced, gate, reduce, reduce_bias, expand, expand_bias })
+    }
 }
 
 /// The two dense layers of a gate. `[reduced, channels]` and its transpose, so that both loops run along rows.
@@ -28,10 +97,25 @@ pub(super) struct SqueezeExcite {
     pub(super) expand_bias: Vec<f32>,
 }
 
-const MAX_POOL: PoolSpec = PoolSpec { kernel: [3, 3], stride: [2, 2], padding: [1, 1, 1, 1] };
+pub(super) const MAX_POOL: PoolSpec = PoolSpec { kernel: [3, 3], stride: [2, 2], padding: [1, 1, 1, 1] };
+
+/// What the dense convolutions compute in.
+#[derive(Clone, Copy)]
+pub(super) enum Kind<'a> {
+    F32,
+    /// Where the processor has the instructions.
+    Bf16,
+    /// With the range of each node's input.
+    Int8(&'a [[f32; 2]]),
+}
 
 /// One step for each node. `weights` are those of the graph's nodes, in order.
-pub(super) fn steps(net: &'static str, graph: &Graph, weights: &[(String, Tensor)]) -> Result<Vec<Step>> {
+pub(super) fn steps<M: Maker>(
+    net: &'static str,
+    graph: &Graph,
+    weights: &[(String, Tensor)],
+    maker: &M,
+) -> Result<Vec<Step<M::Conv, M::Gate>>> {
     let mut tensors = weights.iter();
     let mut next = || -> Result<(&str, &[f32])> {
         let (name, tensor) = tensors.next().ok_or_else(|| bad(net, "there are too few of them".to_owned()))?;
@@ -43,32 +127,37 @@ pub(super) fn steps(net: &'static str, graph: &Graph, weights: &[(String, Tensor
         steps.push(match &node.op {
             Op::Input => Step::Input,
             Op::MaxPool => Step::MaxPool(MAX_POOL),
-            Op::Conv { kernel, stride, groups, residual, activation, .. } => {
+            Op::Conv { residual, activation, .. } => {
                 let (name, weight) = next()?;
                 let norm = [next()?.1, next()?.1, next()?.1, next()?.1];
                 let (weight, bias) =
                     fold(weight, norm).ok_or_else(|| bad(net, format!("{name} overflows with its batch norm")))?;
-                let spec = ConvSpec {
-                    in_channels: inputs,
-                    out_channels: node.channels,
-                    kernel: [*kernel; 2],
-                    stride: [*stride; 2],
-                    padding: [kernel / 2; 4],
-                    groups: *groups,
-                };
-                let conv = Box::new(Conv2d::new(spec, &weight, &bias, *activation)?);
+                let spec =
+                    conv_spec(graph, node).ok_or_else(|| bad(net, format!("{name} belongs to no convolution")))?;
+                let conv = Box::new(maker.conv(node.input, spec, &weight, &bias, *activation)?);
                 Step::Conv { conv, residual: *residual }
             }
             Op::SqueezeExcite { reduced, gate, .. } => {
-                let (reduce, reduce_bias) = (next()?.1.to_vec(), next()?.1.to_vec());
-                let (wide, expand_bias) = (next()?.1, next()?.1.to_vec());
-                let expand = (0..*reduced).flat_map(|r| wide.iter().skip(r).step_by(*reduced)).copied().collect();
+                let (reduce, expand) = ([next()?.1, next()?.1], [next()?.1, next()?.1]);
                 let (channels, reduced, gate) = (inputs, *reduced, *gate);
-                Step::SqueezeExcite(SqueezeExcite { channels, reduced, gate, reduce, reduce_bias, expand, expand_bias })
+                Step::SqueezeExcite(maker.gate(GateWeights { channels, reduced, gate, reduce, expand })?)
             }
         });
     }
     Ok(steps)
+}
+
+/// The shape of a node that is a convolution.
+pub(super) fn conv_spec(graph: &Graph, node: &Node) -> Option<ConvSpec> {
+    let Op::Conv { kernel, stride, groups, .. } = &node.op else { return None };
+    Some(ConvSpec {
+        in_channels: graph.nodes[node.input].channels,
+        out_channels: node.channels,
+        kernel: [*kernel; 2],
+        stride: [*stride; 2],
+        padding: [kernel / 2; 4],
+        groups: *groups,
+    })
 }
 
 /// `conv` then `norm = [scale, shift, mean, variance]` as one convolution with bias; `None` where that is not finite.

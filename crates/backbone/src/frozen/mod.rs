@@ -2,19 +2,28 @@
 //!
 //! | file | what it holds |
 //! |---|---|
+//! | `device.rs` | which device computes |
 //! | `fold.rs` | convolutions and gates with the batch norm folded in |
+//! | `gpu.rs` | the pass through the network on a GPU (feature `cuda`) |
+//! | `precision.rs` | what it computes in |
 //! | `plan.rs` | sizes of all maps for one input size, and which buffer each lies in |
 //! | `run.rs` | the pass through the network |
 
+mod device;
 mod fold;
+#[cfg(feature = "cuda")]
+mod gpu;
 mod plan;
+mod precision;
 mod run;
 
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use blemish_kernels::Par;
+use blemish_kernels::gemm::Element;
 use blemish_tensor::Tensor;
-use ndarray::{Array4, ArrayView4};
+use half::bf16;
+use ndarray::{Array4, ArrayView4, Axis};
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
@@ -23,8 +32,13 @@ use crate::spec::Graph;
 use crate::weights::WeightSet;
 use crate::{BackboneError, Result};
 
-use fold::Step;
-use run::Arena;
+pub use device::GpuPrecision;
+#[cfg(feature = "cuda")]
+pub use gpu::GpuMap;
+pub use precision::{Precision, Ranges};
+
+use fold::{Cpu, Kind, Step};
+use run::{Arena, Witness};
 
 /// One layer of a [`Backbone`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,11 +65,21 @@ pub struct Backbone {
     steps: Vec<Step>,
     weights: Vec<(String, Tensor)>,
     fingerprint: OnceLock<String>,
-    arenas: Mutex<Vec<Arena>>,
+    arenas: Arenas,
+    precision: Precision,
+    calibration: Option<Ranges>,
+    #[cfg(feature = "cuda")]
+    gpu: Option<gpu::Gpu>,
+}
+
+/// Buffers that are not in use, for maps of either kind.
+enum Arenas {
+    Single(Mutex<Vec<Arena<f32>>>),
+    Half(Mutex<Vec<Arena<bf16>>>),
 }
 
 impl Backbone {
-    /// The network `id` up to the deepest of `layers`.
+    /// The network `id` up to the deepest of `layers`, in single precision.
     ///
     /// # Errors
     /// [`BackboneError::UnknownNet`] or [`BackboneError::Layers`] for names that are not in the
@@ -82,7 +106,7 @@ impl Backbone {
         let deepest = taps.iter().copied().max().ok_or_else(|| bad("no layer is given".to_owned()))?;
         let weights = weights.select(net, &graph, deepest)?;
         graph.nodes.truncate(deepest + 1);
-        let steps = fold::steps(net.id, &graph, &weights)?;
+        let steps = fold::steps(net.id, &graph, &weights, &Cpu { net: net.id, kind: Kind::F32 })?;
         let smallest = infos.iter().map(|layer| layer.stride).max().unwrap_or(1);
         Ok(Backbone {
             net,
@@ -93,7 +117,11 @@ impl Backbone {
             steps,
             weights,
             fingerprint: OnceLock::new(),
-            arenas: Mutex::new(Vec::new()),
+            arenas: Arenas::Single(Mutex::default()),
+            precision: Precision::F32,
+            calibration: None,
+            #[cfg(feature = "cuda")]
+            gpu: None,
         })
     }
 
@@ -110,12 +138,59 @@ impl Backbone {
     /// The feature maps `[n, h, w, c]` of normalised pictures `[n, height, width, 3]`, one for each of
     /// [`layers`](Self::layers).
     ///
-    /// Runs in the current rayon pool. Values that are not finite go through without a panic.
+    /// Runs on the network's [`device`](Self::device), on the CPU in the current rayon pool. Values that are not finite go
+    /// through without a panic.
     ///
     /// # Errors
     /// [`BackboneError::Input`] unless there are 3 channels and each side is at least the deepest stride.
     pub fn features(&self, input: ArrayView4<'_, f32>) -> Result<Vec<Array4<f32>>> {
-        let (n, h, w, channels) = input.dim();
+        let mut outputs = self.outputs(input)?;
+        if input.is_empty() {
+            return Ok(outputs);
+        }
+        let standard = input.as_standard_layout();
+        let (n, h, w, _) = standard.dim();
+        let pixels = standard.as_slice().unwrap_or_default();
+        let maps: Vec<&mut [f32]> =
+            outputs.iter_mut().map(|output| output.as_slice_mut().unwrap_or_default()).collect();
+        #[cfg(feature = "cuda")]
+        if let Some(gpu) = &self.gpu {
+            let mut maps = maps;
+            gpu.download(self, pixels, n, [h, w], &mut maps)?;
+            return Ok(outputs);
+        }
+        self.batch(pixels, n, [h, w], maps)?;
+        Ok(outputs)
+    }
+
+    /// Runs pictures through steps in single precision, one by one, and shows every map.
+    fn witness(&self, input: ArrayView4<'_, f32>, steps: &[Step], see: Witness<'_>) -> Result<()> {
+        let mut arena: Arena<f32> = Arena::default();
+        for picture in input.axis_chunks_iter(Axis(0), 1) {
+            let mut outputs = self.outputs(picture)?;
+            let mut maps: Vec<&mut [f32]> =
+                outputs.iter_mut().map(|output| output.as_slice_mut().unwrap_or_default()).collect();
+            let (standard, (_, h, w, _)) = (picture.as_standard_layout(), picture.dim());
+            arena.prepare(&self.graph, steps, &self.taps, 1, [h, w])?;
+            let pixels = standard.as_slice().unwrap_or_default();
+            arena.run(steps, &self.taps, pixels, &mut maps, Par::Rayon, Some(&mut *see))?;
+        }
+        Ok(())
+    }
+
+    /// Zeros in place of the features of a legal input.
+    fn outputs(&self, input: ArrayView4<'_, f32>) -> Result<Vec<Array4<f32>>> {
+        let n = input.dim().0;
+        let sizes = self.sizes(input.dim().into())?;
+        let mut outputs: Vec<Array4<f32>> = Vec::with_capacity(self.taps.len());
+        for (&node, layer) in self.taps.iter().zip(&self.layers) {
+            outputs.push(Array4::zeros((n, sizes[node][0], sizes[node][1], layer.channels)));
+        }
+        Ok(outputs)
+    }
+
+    /// Height and width of each node's map, if an input of this shape can be taken.
+    fn sizes(&self, [n, h, w, channels]: [usize; 4]) -> Result<Vec<[usize; 2]>> {
         let refuse = |wanted: String| BackboneError::Input { net: self.net.id, wanted, got: [n, h, w, channels] };
         if channels != 3 {
             return Err(refuse("3 channels, [n, h, w, 3]".to_owned()));
@@ -123,7 +198,7 @@ impl Backbone {
         if h < self.smallest || w < self.smallest {
             return Err(refuse(format!("at least {0} x {0} pixels for these layers", self.smallest)));
         }
-        let sizes = plan::sizes(&self.graph, &self.steps, h, w)?;
+        let sizes = plan::sizes(&self.graph, h, w)?;
         // The largest map bounds all others.
         let floats = sizes.iter().zip(&self.graph.nodes).try_fold(0usize, |most, (&[h, w], node)| {
             Some(most.max(h.checked_mul(w)?.checked_mul(node.channels)?.checked_mul(n.max(1))?))
@@ -131,21 +206,7 @@ impl Backbone {
         if floats.is_none_or(|floats| floats > isize::MAX as usize / 8) {
             return Err(refuse("an input whose maps fit the memory".to_owned()));
         }
-        let mut outputs: Vec<Array4<f32>> = Vec::with_capacity(self.taps.len());
-        for (&node, layer) in self.taps.iter().zip(&self.layers) {
-            outputs.push(Array4::zeros((n, sizes[node][0], sizes[node][1], layer.channels)));
-        }
-        if n == 0 {
-            return Ok(outputs);
-        }
-        let standard = input.as_standard_layout();
-        let pixels = standard.as_slice().ok_or_else(|| refuse("an array in standard layout".to_owned()))?;
-        let mut maps: Vec<&mut [f32]> = Vec::with_capacity(outputs.len());
-        for output in &mut outputs {
-            maps.push(output.as_slice_mut().unwrap_or_default());
-        }
-        self.batch(pixels, n, [h, w], maps)?;
-        Ok(outputs)
+        Ok(sizes)
     }
 
     /// Cuts the batch into one piece for each thread, or runs it whole with the threads inside each step.
@@ -155,7 +216,10 @@ impl Backbone {
         let threads = rayon::current_num_threads();
         if threads == 1 || n < threads {
             let par = if threads == 1 { Par::Serial } else { Par::Rayon };
-            return self.pieces(pixels, n, size, maps, PIECE, par).into_iter().try_for_each(|piece| self.piece(piece));
+            let run =
+                || self.pieces(pixels, n, size, maps, PIECE, par).into_iter().try_for_each(|piece| self.piece(piece));
+            // Into the pool once, not with every step.
+            return if threads == 1 { run() } else { rayon::scope(|_| run()) };
         }
         let step = n.div_ceil(threads).min(PIECE);
         let pieces = self.pieces(pixels, n, size, maps, step, Par::Serial);
@@ -185,11 +249,18 @@ impl Backbone {
         pieces
     }
 
-    fn piece(&self, mut piece: Piece<'_>) -> Result<()> {
-        let arenas = || self.arenas.lock().unwrap_or_else(PoisonError::into_inner);
+    fn piece(&self, piece: Piece<'_>) -> Result<()> {
+        match &self.arenas {
+            Arenas::Single(arenas) => self.piece_in(arenas, piece),
+            Arenas::Half(arenas) => self.piece_in(arenas, piece),
+        }
+    }
+
+    fn piece_in<E: Element>(&self, arenas: &Mutex<Vec<Arena<E>>>, mut piece: Piece<'_>) -> Result<()> {
+        let arenas = || arenas.lock().unwrap_or_else(PoisonError::into_inner);
         let mut arena = arenas().pop().unwrap_or_default();
         arena.prepare(&self.graph, &self.steps, &self.taps, piece.n, piece.size)?;
-        arena.run(&self.steps, piece.pixels, &mut piece.maps, piece.par)?;
+        arena.run(&self.steps, &self.taps, piece.pixels, &mut piece.maps, piece.par, None)?;
         arenas().push(arena);
         Ok(())
     }

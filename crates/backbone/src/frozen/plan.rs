@@ -3,7 +3,7 @@
 use crate::Result;
 use crate::spec::{Graph, Op};
 
-use super::fold::Step;
+use super::fold::{MAX_POOL, conv_spec};
 
 /// Where the map of a node lies while it is needed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,14 +33,14 @@ pub(super) struct Plan {
 }
 
 /// Height and width of each node's map.
-pub(super) fn sizes(graph: &Graph, steps: &[Step], h: usize, w: usize) -> Result<Vec<[usize; 2]>> {
-    let mut sizes: Vec<[usize; 2]> = Vec::with_capacity(steps.len());
-    for (step, node) in steps.iter().zip(&graph.nodes) {
+pub(super) fn sizes(graph: &Graph, h: usize, w: usize) -> Result<Vec<[usize; 2]>> {
+    let mut sizes: Vec<[usize; 2]> = Vec::with_capacity(graph.nodes.len());
+    for node in &graph.nodes {
         let [h, w] = sizes.get(node.input).copied().unwrap_or([h, w]);
-        sizes.push(match step {
-            Step::Input | Step::SqueezeExcite(_) => [h, w],
-            Step::Conv { conv, .. } => conv.output_size(h, w)?.into(),
-            Step::MaxPool(spec) => spec.output_size(h, w)?.into(),
+        sizes.push(match (&node.op, conv_spec(graph, node)) {
+            (Op::MaxPool, _) => MAX_POOL.output_size(h, w)?.into(),
+            (_, Some(spec)) => spec.output_size(h, w)?.into(),
+            _ => [h, w],
         });
     }
     Ok(sizes)
@@ -49,10 +49,19 @@ pub(super) fn sizes(graph: &Graph, steps: &[Step], h: usize, w: usize) -> Result
 impl Plan {
     /// Lays out the maps of `n` pictures of `size`: a buffer is taken again as soon as its map was read for the last time,
     /// and a gate works in place where nothing else reads its input.
-    pub(super) fn new(graph: &Graph, steps: &[Step], taps: &[usize], n: usize, [h, w]: [usize; 2]) -> Result<Self> {
-        let sizes = sizes(graph, steps, h, w)?;
+    ///
+    /// Channels take the next multiple of `lanes`. `scratch` is what a node needs of it for an input of some size.
+    pub(super) fn new(
+        graph: &Graph,
+        taps: &[usize],
+        n: usize,
+        [h, w]: [usize; 2],
+        lanes: usize,
+        scratch_of: impl Fn(usize, [usize; 2]) -> usize,
+    ) -> Result<Self> {
+        let sizes = sizes(graph, h, w)?;
         let nodes = &graph.nodes;
-        let floats = |id: usize| n * sizes[id][0] * sizes[id][1] * nodes[id].channels;
+        let floats = |id: usize| n * sizes[id][0] * sizes[id][1] * nodes[id].channels.next_multiple_of(lanes);
         let mut last = vec![0; nodes.len()];
         for (id, node) in nodes.iter().enumerate() {
             last[node.input] = id;
@@ -99,12 +108,7 @@ impl Plan {
                     _ => {}
                 }
             }
-            let [h, w] = sizes[node.input];
-            scratch = scratch.max(match steps.get(id) {
-                Some(Step::Conv { conv, .. }) => conv.workspace(n, h, w),
-                Some(Step::SqueezeExcite(se)) => n * (2 * se.channels + se.reduced),
-                _ => 0,
-            });
+            scratch = scratch.max(scratch_of(id, sizes[node.input]));
         }
         let channels = nodes.iter().map(|node| node.channels).collect();
         let inputs = nodes.iter().map(|node| node.input).collect();

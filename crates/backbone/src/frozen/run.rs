@@ -1,5 +1,6 @@
 //! The pass through the network.
 
+use blemish_kernels::gemm::{Element, convert};
 use blemish_kernels::{Par, pool};
 
 use crate::Result;
@@ -8,15 +9,25 @@ use crate::spec::{Gate, Graph};
 use super::fold::{SqueezeExcite, Step};
 use super::plan::{Place, Plan};
 
-/// Buffers for one pass at a time.
-#[derive(Default)]
-pub(super) struct Arena {
+/// Buffers for one pass at a time, for maps of `E`.
+pub(super) struct Arena<E> {
     plan: Plan,
-    slots: Vec<Vec<f32>>,
+    /// The pictures, where maps are not `f32`.
+    pixels: Vec<E>,
+    slots: Vec<Vec<E>>,
     scratch: Vec<f32>,
 }
 
-impl Arena {
+impl<E> Default for Arena<E> {
+    fn default() -> Self {
+        Arena { plan: Plan::default(), pixels: Vec::new(), slots: Vec::new(), scratch: Vec::new() }
+    }
+}
+
+/// Sees each node's map right after it was made.
+pub(super) type Witness<'a> = &'a mut dyn FnMut(usize, &[f32]);
+
+impl<E: Element> Arena<E> {
     /// Makes the buffers fit `n` pictures of `size`; nothing to do if they did so last time.
     pub(super) fn prepare(
         &mut self,
@@ -29,48 +40,73 @@ impl Arena {
         if self.plan.n == n && self.plan.sizes.first() == Some(&size) {
             return Ok(());
         }
-        self.plan = Plan::new(graph, steps, taps, n, size)?;
+        // Maps in `f32` are made in the outputs themselves; others go there through a buffer.
+        let taps = if size_of::<E>() == size_of::<f32>() { taps } else { &[] };
+        self.plan = Plan::new(graph, taps, n, size, 1, |id, [h, w]| match steps.get(id) {
+            Some(Step::Conv { conv, .. }) => conv.workspace(n, h, w),
+            Some(Step::SqueezeExcite(se)) => n * (2 * se.channels + se.reduced),
+            _ => 0,
+        })?;
         self.slots.resize_with(self.plan.slots.len(), Vec::new);
-        for (slot, &floats) in self.slots.iter_mut().zip(&self.plan.slots) {
-            slot.resize(floats.max(slot.len()), 0.0);
+        for (slot, &numbers) in self.slots.iter_mut().zip(&self.plan.slots) {
+            slot.resize(numbers.max(slot.len()), E::default());
         }
         self.scratch.resize(self.plan.scratch.max(self.scratch.len()), 0.0);
         Ok(())
     }
 
-    /// Fills `outputs`, one for each layer, from `pixels`.
-    pub(super) fn run(&mut self, steps: &[Step], pixels: &[f32], outputs: &mut [&mut [f32]], par: Par) -> Result<()> {
-        let Arena { plan, slots, scratch } = self;
+    /// Fills `outputs`, the maps of the nodes `taps`, from `pixels`.
+    pub(super) fn run(
+        &mut self,
+        steps: &[Step],
+        taps: &[usize],
+        pixels: &[f32],
+        outputs: &mut [&mut [f32]],
+        par: Par,
+        mut witness: Option<Witness<'_>>,
+    ) -> Result<()> {
+        let Arena { plan, pixels: own, slots, scratch } = self;
+        let single = size_of::<E>() == size_of::<f32>();
+        if !single {
+            own.resize(pixels.len(), E::default());
+            convert(pixels, own, par);
+        }
+        let pixels: &[E] = if single { bytemuck::cast_slice(pixels) } else { own };
         let n = plan.n;
         for (id, step) in steps.iter().enumerate() {
             let (input, place) = (plan.inputs[id], plan.places[id]);
-            let floats = |id: usize| {
+            let numbers = |id: usize| {
                 let [h, w] = plan.sizes[id];
                 n * h * w * plan.channels[id]
             };
             let [h, w] = plan.sizes[input];
             // The target leaves its list, so that the others can be read meanwhile.
-            let (mut slot, mut output): (Vec<f32>, &mut [f32]) = (Vec::new(), &mut []);
+            let (mut slot, mut output): (Vec<E>, &mut [f32]) = (Vec::new(), &mut []);
             match place {
-                Place::Input => continue,
+                Place::Input => {
+                    if let Some(see) = &mut witness {
+                        see(id, bytemuck::cast_slice(pixels));
+                    }
+                    continue;
+                }
                 Place::Slot(s) => slot = std::mem::take(&mut slots[s]),
                 Place::Output(o) => output = std::mem::take(&mut outputs[o]),
             }
-            let target: &mut [f32] = match place {
-                Place::Slot(_) => &mut slot[..floats(id)],
-                _ => &mut *output,
+            let target: &mut [E] = match place {
+                Place::Slot(_) => &mut slot[..numbers(id)],
+                _ => bytemuck::cast_slice_mut(&mut *output),
             };
-            let map = |id: usize| -> &[f32] {
+            let map = |id: usize| -> &[E] {
                 match plan.places[id] {
                     Place::Input => pixels,
-                    Place::Slot(s) => &slots[s][..floats(id)],
-                    Place::Output(o) => &*outputs[o],
+                    Place::Slot(s) => &slots[s][..numbers(id)],
+                    Place::Output(o) => bytemuck::cast_slice(&*outputs[o]),
                 }
             };
             let done = match step {
                 Step::Input => Ok(()),
                 Step::Conv { conv, residual } => {
-                    conv.forward(map(input), n, h, w, residual.map(map), target, scratch, par)
+                    conv.forward_in(map(input), n, h, w, residual.map(map), target, scratch, par)
                 }
                 Step::MaxPool(spec) => pool::max_pool(map(input), [n, h, w, plan.channels[input]], spec, target, par),
                 Step::SqueezeExcite(se) => {
@@ -80,6 +116,12 @@ impl Arena {
                     se.apply(target, n, h * w, scratch, par)
                 }
             };
+            if let Some(see) = &mut witness {
+                see(id, bytemuck::cast_slice(target));
+            }
+            if let Some(tap) = taps.iter().position(|&tap| tap == id).filter(|_| !single) {
+                convert(target, outputs[tap], par);
+            }
             match place {
                 Place::Input => {}
                 Place::Slot(s) => slots[s] = slot,
@@ -93,9 +135,9 @@ impl Arena {
 
 impl SqueezeExcite {
     /// Gates `map`, `[n, positions, channels]`, in place.
-    fn apply(
+    fn apply<E: Element>(
         &self,
-        map: &mut [f32],
+        map: &mut [E],
         n: usize,
         positions: usize,
         scratch: &mut [f32],
