@@ -9,6 +9,9 @@
 //! | `metrics.rs` | what do exact metrics cost? | `metrics` |
 //! | `end_to_end.rs` | how long does a picture take from pixels to a verdict? | `predict` |
 //! | `ceiling.rs` | what could this machine do at best? | |
+//! | `growth.rs` | how do time and memory grow with pictures, their size and the bank? (an example: it takes minutes) | |
+//! | `gpu/` | how close are the GPU kernels to what the GPU could do? (a target of the kernels' crate) | |
+//! | `peers/` | what other people's programs take on the same shapes (Python) | |
 //!
 //! `cargo xtask bench` runs them and prints one table; `cargo bench -p blemish-benches --bench conv` runs one.
 

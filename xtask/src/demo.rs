@@ -13,6 +13,9 @@ use crate::{needs, shell};
 const BACKBONE: &str = "resnet18";
 const LAYERS: &str = "layer1,layer2";
 const MODELS: [&str; 2] = ["padim", "patchcore"];
+/// The models that train in epochs, with layers and epochs that suit the demo set; with `--all`.
+const TRAINED: [(&str, &str, &[&str]); 2] =
+    [("cflow", LAYERS, &["--epochs", "4"]), ("fastflow", "layer1,layer2,layer3", &["--epochs", "15"])];
 const CATEGORIES: [&str; 2] = ["weave", "bolt"];
 /// Where the demo set goes.
 const DATA: &str = "datasets/demo";
@@ -35,6 +38,7 @@ pub(crate) fn run(args: &[String]) -> Result<bool> {
     let mut args = args.to_vec();
     let keep = shell::flag(&mut args, "--keep");
     let quiet = shell::flag(&mut args, "--quiet");
+    let all = shell::flag(&mut args, "--all");
     shell::nothing_left("demo", &args)?;
     let root = shell::root()?;
     needs::ensure(quiet)?;
@@ -44,8 +48,9 @@ pub(crate) fn run(args: &[String]) -> Result<bool> {
     demo.write_data(keep)?;
     let mut rows = Vec::new();
     for category in CATEGORIES {
-        for model in MODELS {
-            rows.push(demo.train_and_test(model, category)?);
+        let trained = if all { TRAINED.as_slice() } else { &[] };
+        for (model, layers, more) in MODELS.map(|model| (model, LAYERS, [].as_slice())).iter().chain(trained) {
+            rows.push(demo.train_and_test(model, layers, more, category)?);
         }
     }
     print!("\n{}", table(&rows));
@@ -62,7 +67,7 @@ pub(crate) fn run(args: &[String]) -> Result<bool> {
 }
 
 /// Builds the program in release; its path.
-fn build(root: &Path, quiet: bool) -> Result<PathBuf> {
+pub(crate) fn build(root: &Path, quiet: bool) -> Result<PathBuf> {
     let start = Instant::now();
     let mut command = shell::cargo(root);
     command.args(["build", "--release", "--package", "blemish-cli"]);
@@ -107,10 +112,10 @@ impl Demo {
         format!("{category} ({} good / {} test)", files(&folder.join("train")), files(&folder.join("test")))
     }
 
-    fn train_and_test(&self, model: &str, category: &str) -> Result<Row> {
+    fn train_and_test(&self, model: &str, layers: &str, more: &[&str], category: &str) -> Result<Row> {
         let flags = ["--data", DATA, "--category", category, "--json"];
-        let train = ["train", "--model", model, "--backbone", BACKBONE, "--layers", LAYERS];
-        let trained = object(&self.call(&[&train, flags.as_slice()].concat())?)?;
+        let train = ["train", "--model", model, "--backbone", BACKBONE, "--layers", layers];
+        let trained = object(&self.call(&[&train, more, flags.as_slice()].concat())?)?;
         let folder = trained["results"].as_str().context("`blemish train --json` names no results")?;
         let file = format!("{folder}/model.safetensors");
         let size = std::fs::metadata(self.root.join(&file)).map_or(0, |m| m.len());
@@ -143,13 +148,13 @@ fn files(folder: &Path) -> usize {
 }
 
 /// The last JSON object the program printed.
-fn object(text: &str) -> Result<Value> {
+pub(crate) fn object(text: &str) -> Result<Value> {
     let start = text.find('{').context("the program printed no JSON object")?;
     let value = serde_json::Deserializer::from_str(&text[start..]).into_iter::<Value>().last();
     value.context("the program printed no JSON object")?.context("the program's JSON")
 }
 
-fn number(value: &Value, field: &str) -> Result<f64> {
+pub(crate) fn number(value: &Value, field: &str) -> Result<f64> {
     value[field].as_f64().with_context(|| format!("the program's JSON has no number '{field}'"))
 }
 

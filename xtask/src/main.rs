@@ -6,13 +6,15 @@
 //! | [`demo`] | the main job from nothing: demo set, training, testing, a table |
 //! | [`test`] | everything that has to pass before a change goes in |
 //! | [`bench`] | kernel and end-to-end timings beside measured ceilings |
+//! | [`bundle`] | GPU tests and benchmarks for a machine without Rust |
 //! | [`emu`] | CUDA kernels and the code that launches them, tested without a GPU |
-//! | [`ptx`] | CUDA kernels to PTX, and what they take of a chip |
+//! | [`ptx`] | CUDA kernels to PTX, what they take of a chip, variants of them |
 //! | [`tidy`] | the invariants of ARCHITECTURE.md |
 //!
 //! This crate links no system library, so that it can start where blemish itself does not build yet.
 
 mod bench;
+mod bundle;
 mod demo;
 mod emu;
 mod needs;
@@ -47,6 +49,16 @@ Tasks of the blemish workspace
         --python  interpreter for --peer
         --peer    a Python script to run after the benchmarks, on the same machine; its output is passed through
 
+  cargo xtask bench --tables [--data FOLDER] [--category NAME] [--model NAME] [--backbone NAME] [--weights FILE]
+                    [--layers [MODEL=]A,B] [--set MODEL.KEY=VALUE] [--peer [--python PATH]] [--json]
+        Image and pixel AUROC, training time and time a picture of every model (or those named; options may be repeated) on
+        Screw and Carpet as far as they are there, else on the demo set: results/tables.md and .json.
+        --peer    anomalib's in the same run, if a Python has it
+
+  cargo xtask bundle [--out FOLDER]
+        GPU tests and benchmarks as stripped programs with the PTX and a run.sh, for a machine that has an NVIDIA driver
+        and neither Rust nor OpenBLAS: target/blemish-gpu, or FOLDER, and the same as .tar.gz.
+
   cargo xtask emu [--mutate]
         Tests the CUDA kernels in an emulator, and the code that launches them on a stand-in driver. Needs g++ or clang++.
         --mutate  plant faults in the kernels as well; each has to be found
@@ -57,6 +69,11 @@ Tasks of the blemish workspace
 
   cargo xtask sass KERNEL [--sm 90]
         Registers and disassembly of one CUDA kernel.
+
+  cargo xtask tune KERNEL [--arch 90] | tune --import FOLDER
+        Compiles every choice of the parameters that kernels/cu/KERNEL.cu declares, says what each takes of the chip --arch,
+        and times them where there is a GPU; the best of each chip goes to kernels/tuned.json.
+        --import  takes the timings of a bundle's `run.sh tune` instead
 
   cargo xtask fetch-nvrtc
         Fetches the pinned compiler, assembler and disassembler with pip into target/cuda-tools (67 MB).
@@ -94,7 +111,9 @@ fn dispatch(args: &[String]) -> Result<bool> {
         "demo" => demo::run(rest),
         "test" => test::run(rest),
         "bench" => bench::run(rest),
+        "bundle" => bundle::run(rest),
         "emu" => emu::run(rest),
+        "tune" => ptx::tune::run(rest),
         "ptx" | "sass" | "fetch-nvrtc" => ptx::run(task, rest),
         "tidy" => {
             no_arguments(task, rest)?;
@@ -109,7 +128,7 @@ fn dispatch(args: &[String]) -> Result<bool> {
             Ok(true)
         }
         other => bail!(
-            "there is no task '{other}'\n       tasks: demo, test, bench, emu, ptx, sass, fetch-nvrtc, tidy, doctor, help"
+            "there is no task '{other}'\n       tasks: demo, test, bench, bundle, emu, ptx, sass, tune, fetch-nvrtc, tidy, doctor, help"
         ),
     }
 }

@@ -4,9 +4,11 @@
 //! |---|---|
 //! | [`results`] | reads what criterion wrote |
 //! | [`table`] | a result beside the ceilings and an earlier run |
+//! | [`tables`] | accuracy, training time and speed of whole models, beside anomalib's |
 
 mod results;
 mod table;
+mod tables;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -45,7 +47,11 @@ struct Options {
 }
 
 pub(crate) fn run(args: &[String]) -> Result<bool> {
-    let options = Options::parse(args)?;
+    let mut args = args.to_vec();
+    if shell::flag(&mut args, "--tables") {
+        return tables::run(&args);
+    }
+    let options = Options::parse(&args)?;
     let root = shell::root()?;
     // Asked for before an hour of measuring rather than after it.
     let earlier = options.compare.as_deref().map(|name| read(&root, name)).transpose()?;

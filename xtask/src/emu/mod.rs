@@ -2,7 +2,8 @@
 //!
 //! 1. Every `kernels/emu/tests/*.cpp`, twice: optimised, and with AddressSanitizer. They run the unmodified kernels in the
 //!    emulator and compare them with plain loops, under several schedules.
-//! 2. The Rust tests of the GPU code on the stand-in driver, which runs the same kernels for the committed PTX.
+//! 2. The Rust tests of the GPU code, and its benchmarks at toy sizes, on the stand-in driver, which runs the same kernels for
+//!    the committed PTX.
 //!
 //! With `--mutate`, faults are planted ([`mutate`]) and each has to be found.
 
@@ -94,7 +95,11 @@ impl Place {
             Ok(outcome.passed)
         })?;
         let passed = passed.iter().all(|p| *p);
-        Ok(self.rust_tests(&self.folder.join("driver"), &["blemish-tensor", "blemish-kernels"], None)? && passed)
+        Ok(self.rust_tests(
+            &self.folder.join("driver"),
+            &["blemish-tensor", "blemish-kernels", "blemish-backbone", "blemish-detect-embedding"],
+            None,
+        )? && passed)
     }
 
     /// Runs the Rust tests of the GPU code, or one of them quietly, on the driver in a folder.
@@ -102,6 +107,9 @@ impl Place {
         let command = || {
             let mut command = shell::cargo(&self.root);
             command.args(["test", "--quiet", "--test", "cuda"]);
+            if only.is_none() {
+                command.args(["--bench", "gpu"]);
+            }
             for package in packages {
                 command.args(["--package", package, "--features", &format!("{package}/cuda")]);
             }

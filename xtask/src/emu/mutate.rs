@@ -32,6 +32,8 @@ const fn fault(
 }
 
 const DISTANCE: &str = "common/distance.cuh";
+const MOMENTS: &str = "moments.cu";
+const GATHER: &str = "common/gather.cuh";
 
 const KERNELS: &[Fault] = &[
     fault(DISTANCE, "pairwise", "barrier before a tile is read", "turn ^= 1) {\n    __syncthreads();", "turn ^= 1) {"),
@@ -120,8 +122,40 @@ const KERNELS: &[Fault] = &[
         "parents[(long long)ancestor[level - 1]",
         "parents[(long long)ancestor[level]",
     ),
-    fault("mahalanobis.cu", "mahalanobis", "swapped axes", "column = area[2], first", "column = area[0], first"),
-    fault("mahalanobis.cu", "mahalanobis", "tail of the pictures", "first + i < n ?", "first + i <= n ?"),
+    fault(GATHER, "mahalanobis", "swapped axes", "column = area[2];", "column = area[0];"),
+    fault(GATHER, "mahalanobis", "tail of the pictures", "first + i < n ?", "first + i <= n ?"),
+    fault(
+        MOMENTS,
+        "moments",
+        "barrier before a product",
+        "__syncthreads();\n#pragma unroll 8\n      for (int j = 0; j < TILE; j++)\n#pragma unroll\n        for (int i = 0; i < 4; i++) rest",
+        "#pragma unroll 8\n      for (int j = 0; j < TILE; j++)\n#pragma unroll\n        for (int i = 0; i < 4; i++) rest",
+    ),
+    fault(
+        MOMENTS,
+        "moments",
+        "barrier between rows",
+        "= inverse[u][v];\n    }\n    __syncthreads();",
+        "= inverse[u][v];\n    }",
+    ),
+    fault(
+        MOMENTS,
+        "moments",
+        "barrier in Cholesky",
+        "__syncthreads();\n      // The diagonal is kept",
+        "// The diagonal is kept",
+    ),
+    fault(MOMENTS, "moments", "level of a row", "k < starts[1] ? 0", "k <= starts[1] ? 0"),
+    fault(MOMENTS, "moments", "group of a level", "((long long)group[l] *", "((long long)group[level] *"),
+    fault(MOMENTS, "moments", "diagonal tiles", "c0 <= k0; c0 += TILE", "c0 < k0; c0 += TILE"),
+    fault(MOMENTS, "moments", "inverse", "k < i; k++) v = fma", "k < i - 1; k++) v = fma"),
+    fault(MOMENTS, "moments", "tail of a panel", "if (i >= k && i < h) to[i]", "if (i >= k) to[i]"),
+    fault(MOMENTS, "moments", "packing", "- k * (k - 1) / 2 - k);", "- k * (k - 1) / 2);"),
+    fault(MOMENTS, "moments", "shift of the first batch", "from[i * picture];", "from[0];"),
+    fault("projection.cu", "projection", "tail of the inputs", "j < in_dim && bits", "j <= in_dim && bits"),
+    fault("projection.cu", "projection", "place of an entry", "((1u << lane) - 1)", "((2u << lane) - 1)"),
+    fault("projection.cu", "projection", "barrier after the load", "    __syncthreads();\n  }\n  for", "  }\n  for"),
+    fault("projection.cu", "projection", "tail of the rows", "if (r < there) out", "out"),
     fault("blur.cu", "blur", "border", "period - 1 - at : period - at", "period - at : period - 1 - at"),
     fault("blur.cu", "blur", "tail of the maps", "if (at >= (long long)n * h * w)", "if (at > (long long)n * h * w)"),
     fault("resize.cu", "resize", "tail of a row", "from < source_width ?", "from <= source_width ?"),
@@ -133,6 +167,43 @@ const KERNELS: &[Fault] = &[
         "resize::mix(b, a, weight_x[x])",
     ),
     fault("embed.cu", "embed", "neighbourhood", "v <= y + 1 && v < h", "v < y + 1 && v < h"),
+    fault("conv.cu", "conv", "lax wait for copies", "cp_wait<STAGES - 2>", "cp_wait<STAGES - 1>"),
+    fault("conv.cu", "conv", "barrier after the wait", "2>();\n    __syncthreads();", "2>();"),
+    fault("conv.cu", "conv", "barrier of a step", "turn ^= 1) {\n    __syncthreads();", "turn ^= 1) {"),
+    fault("conv.cu", "conv", "barrier after stages", "__syncthreads();  // the last stage", "// the last stage"),
+    fault("conv.cu", "conv", "right border", "within(f.x + tap.kx, w)", "f.x + tap.kx >= 0"),
+    fault("conv.cu", "conv", "tail of the pixels", "if (p >= m ||", "if (p > m ||"),
+    fault("conv.cu", "conv", "tail of the channels", "o0 + r < o;", "o0 + r <= o;"),
+    fault(
+        "conv.cu",
+        "conv",
+        "tail of the depth",
+        "POINT ? f.at >= 0 && tap.piece < pieces",
+        "POINT ? f.at >= 0 && tap.piece <= pieces",
+    ),
+    fault(
+        "conv.cu",
+        "conv",
+        "swapped fragments",
+        "fb[j][0] = q[0], fb[j][1] = q[1]",
+        "fb[j][0] = q[1], fb[j][1] = q[0]",
+    ),
+    fault("conv.cu", "conv", "kernel column", "if (++kx == kw)", "if (++kx > kw)"),
+    fault("conv.cu", "conv", "rows of a slab", "(r >> 5) * FM + i0", "(r >> 4) * FM + i0"),
+    fault("depthwise.cu", "depthwise", "right border", "if (x < 0 || x >= w)", "if (x < 0 || x > w)"),
+    fault("depthwise.cu", "depthwise", "swapped axes", "(ky * kw + kx) * c", "(kx * kw + ky) * c"),
+    fault("depthwise.cu", "depthwise", "tail of a row", "if (at >= ow * pieces)", "if (at > ow * pieces)"),
+    fault("pool.cu", "pool", "NaN", "v > best || v != v ?", "v > best ?"),
+    fault(
+        "pool.cu",
+        "pool",
+        "barrier between sums",
+        "__syncthreads();  // the sums of another",
+        "// the sums of another",
+    ),
+    fault("pool.cu", "pool", "barrier after sums", "= sum[e];\n    __syncthreads();", "= sum[e];"),
+    fault("pool.cu", "pool", "tail of a pixel", "v[e] = channel + e < c ?", "v[e] = channel + e <= c ?"),
+    fault("pool.cu", "pool", "tail of the channels", "8 * N && own < c", "8 * N && own <= c"),
 ];
 
 const LAUNCHES: &[Fault] = &[
@@ -166,6 +237,20 @@ const LAUNCHES: &[Fault] = &[
         "const float* __restrict__ map1, const float* __restrict__ map0, const float* __restrict__ map2,\n                     const float* __restrict__ map3, const int* __restrict__ shape, const uint32_t* __restrict__ channel,\n                     const float* __restrict__ mean, const uint64_t* __restrict__ mean_at, const int* __restrict__ mean_rows,\n                     const int* __restrict__ area, const uint32_t* __restrict__ ancestor, const float* __restrict__ weight,",
     ),
     fault(
+        MOMENTS,
+        "fits_agree_with_the_cpu_s",
+        "swapped arguments",
+        "int first, int n, int quads,",
+        "int quads, int n, int first,",
+    ),
+    fault(
+        "projection.cu",
+        "projections_are_the_cpu_s",
+        "swapped arguments",
+        "int first, int n, int in_dim",
+        "int n, int first, int in_dim",
+    ),
+    fault(
         "resize.cu",
         "resizes_are_the_cpu_s",
         "swapped arguments",
@@ -178,6 +263,34 @@ const LAUNCHES: &[Fault] = &[
         "swapped arguments",
         "int pitch, int offset)",
         "int offset, int pitch)",
+    ),
+    fault(
+        "conv.cu",
+        "convolutions_agree_with_the_cpu",
+        "swapped arguments",
+        "int m, int h, int w, int c, int oh, int ow,    ",
+        "int m, int w, int h, int c, int oh, int ow,    ",
+    ),
+    fault(
+        "conv.cu",
+        "convolutions_agree_with_the_cpu",
+        "swapped arguments",
+        "int kh, int kw, int sy, int sx, int top, int left, int act) {\n  conv::plain<64>",
+        "int kh, int kw, int sx, int sy, int top, int left, int act) {\n  conv::plain<64>",
+    ),
+    fault(
+        "depthwise.cu",
+        "convolutions_agree_with_the_cpu",
+        "swapped arguments",
+        "int oh, int ow,\n              int kh, int kw",
+        "int ow, int oh,\n              int kh, int kw",
+    ),
+    fault(
+        "pool.cu",
+        "pools_and_gates_agree_with_the_cpu",
+        "swapped arguments",
+        "int n, int c, int o, int act)",
+        "int n, int o, int c, int act)",
     ),
 ];
 

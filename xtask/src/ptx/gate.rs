@@ -13,9 +13,9 @@ use super::{Unit, shell};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Usage {
     pub(super) name: String,
-    registers: u32,
+    pub(super) registers: u32,
     /// Bytes of local memory: stack frame, spill stores, spill loads.
-    local: [u32; 3],
+    pub(super) local: [u32; 3],
 }
 
 impl fmt::Display for Usage {

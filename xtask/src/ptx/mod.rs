@@ -5,14 +5,18 @@
 //! | [`tools`] | the pinned compiler, assembler and disassembler: where they are, how they are fetched |
 //! | [`stamp`] | says of a PTX file what it was made from, so that a stale one is found without a compiler |
 //! | [`gate`] | assembles for every chip; registers, spills, local memory |
+//! | [`tune`] | variants of a kernel's compile-time parameters, timed or ranked |
+//! | [`occupancy`] | how much of a kernel a multiprocessor holds at a time |
 //!
 //! The compiler is NVRTC of one exact version, so the same source gives the same bytes on every machine; it needs neither
 //! a GPU nor a driver. One PTX target serves all later chips: `compute_75` for kernels of plain arithmetic, `compute_80`
 //! where tensor cores and asynchronous copies are used.
 
 mod gate;
+mod occupancy;
 mod stamp;
 mod tools;
+pub(crate) mod tune;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -38,14 +42,22 @@ const fn unit(name: &'static str, target: &'static str) -> Unit {
     Unit { name, target }
 }
 
-const UNITS: [Unit; 8] = [
+const UNITS: [Unit; 16] = [
     unit("blur", "compute_75"),
+    unit("conv", "compute_75"),
+    unit("conv", "compute_80"),
+    unit("depthwise", "compute_75"),
+    unit("ceiling", "compute_75"),
+    unit("ceiling", "compute_80"),
     unit("embed", "compute_75"),
     unit("kcenter", "compute_75"),
     unit("mahalanobis", "compute_75"),
+    unit("moments", "compute_75"),
     unit("nearest", "compute_75"),
     unit("nearest", "compute_80"),
     unit("pairwise", "compute_75"),
+    unit("pool", "compute_75"),
+    unit("projection", "compute_75"),
     unit("resize", "compute_75"),
 ];
 
@@ -154,17 +166,23 @@ fn verify(root: &Path, tools: &Tools) -> Result<bool> {
 
 /// One PTX file, stamp included.
 fn compile(root: &Path, tools: &Tools, unit: Unit) -> Result<String> {
-    let nvrtc = tools.nvrtc().context("no NVRTC")?;
     let out = tools.folder().join(unit.file_name());
+    let text = translate(root, tools, unit, &[], &out)?;
+    Ok(stamp::with(&stamp::of_source(root, unit)?, &text))
+}
+
+/// The PTX of a unit under more definitions, without a stamp.
+fn translate(root: &Path, tools: &Tools, unit: Unit, define: &[(String, String)], out: &Path) -> Result<String> {
+    let nvrtc = tools.nvrtc().context("no NVRTC")?;
     let mut command = Command::new(tools.compiler(root)?);
-    command.arg(nvrtc).arg(unit.source(root)).arg(&out).args(unit.flags());
+    command.arg(nvrtc).arg(unit.source(root)).arg(out).args(unit.flags());
     command.arg(format!("--include-path={}", root.join("kernels/cu").display()));
+    command.args(define.iter().map(|(name, value)| format!("--define-macro={name}={value}")));
     let version = shell::output(&mut command)?;
     if !tools::NVRTC.starts_with(&format!("{}.", version.trim())) {
         bail!("NVRTC is {}, not {}: it would write other bytes", version.trim(), tools::NVRTC);
     }
-    let text = std::fs::read_to_string(&out).with_context(|| format!("cannot read {}", out.display()))?;
-    Ok(stamp::with(&stamp::of_source(root, unit)?, &text))
+    std::fs::read_to_string(out).with_context(|| format!("cannot read {}", out.display()))
 }
 
 /// Prints registers, shared memory and disassembly of one kernel.

@@ -1,0 +1,210 @@
+"""Times the formulas of PyTorch and anomalib on the shapes of a run of the GPU benchmarks, with CUDA events.
+
+    gpu_peers.py OURS.json [OUT.json]
+
+OURS.json is what `gpu --out OURS.json` wrote on the same GPU. Prints a Markdown table with ratios; OUT.json gets the rows.
+Without PyTorch or a GPU it says so and exits with 0. Single precision throughout, TF32 off, as anomalib runs by default.
+"""
+
+import json
+import math
+import sys
+
+
+def skip(why):
+    print(f"SKIPPED: the formulas of PyTorch. {why}")
+    if len(sys.argv) > 2:
+        with open(sys.argv[2], "w") as file:
+            json.dump({"skipped": why, "rows": []}, file)
+    sys.exit(0)
+
+
+if len(sys.argv) < 2:
+    sys.exit(__doc__)
+with open(sys.argv[1]) as file:
+    ours = json.load(file)
+if not ours["rows"]:
+    skip("There are no timings to compare with.")
+try:
+    import torch
+    import torch.nn.functional as F
+except ImportError as error:
+    skip(f"PyTorch is not here: {error}.")
+if not torch.cuda.is_available():
+    skip("PyTorch finds no GPU.")
+
+torch.backends.cuda.matmul.allow_tf32 = False
+torch.backends.cudnn.allow_tf32 = False
+torch.manual_seed(0)
+GPU = torch.device("cuda")
+# Picks of the greedy loop that are timed; the rest take as long each.
+PICKS = 200
+
+
+def uniform(*shape):
+    return torch.rand(*shape, device=GPU) * 2 - 1
+
+
+def features(n, d):
+    scale = 1 / torch.sqrt(1 + torch.arange(d, device=GPU) / 8)
+    return (uniform(n, d) + uniform(n, d)) * scale
+
+
+def euclidean(x, y):
+    """anomalib's PatchcoreModel.euclidean_dist."""
+    x_norm = x.pow(2).sum(dim=-1, keepdim=True)
+    y_norm = y.pow(2).sum(dim=-1, keepdim=True)
+    res = x_norm - 2 * torch.matmul(x, y.transpose(-2, -1)) + y_norm.transpose(-2, -1)
+    return res.clamp_min_(0).sqrt_()
+
+
+def mahalanobis(n, side, d, **_):
+    """anomalib's embedding and MultiVariateGaussian distance."""
+    maps = [uniform(n, c, side // f, side // f) for c, f in ((256, 1), (512, 2), (1024, 4))]
+    index = torch.arange(d, device=GPU) * 1792 // d
+    mean = uniform(d, side * side)
+    inverse = uniform(side * side, d, d)
+
+    def call():
+        rows = torch.cat([F.interpolate(m, size=(side, side), mode="nearest") for m in maps], 1)
+        rows = torch.index_select(rows, 1, index)
+        delta = (rows.reshape(n, d, -1) - mean).permute(2, 0, 1)
+        squared = (torch.matmul(delta, inverse) * delta).sum(2).permute(1, 0)
+        return squared.reshape(n, 1, side, side).clamp(0).sqrt()
+
+    return call, 1
+
+
+def nearest(m, n, d, k):
+    query, bank = features(m, d), features(n, d)
+
+    def call():
+        distances = euclidean(query, bank)
+        return distances.min(1) if k == 1 else distances.topk(k, largest=False, dim=1)
+
+    return call, 1
+
+
+def pairwise(m, n, d):
+    query, bank = uniform(m, d), uniform(n, d)
+    return lambda: torch.cdist(query, bank), 1
+
+
+def kcenter(n, d, count):
+    """anomalib's KCenterGreedy on features that are projected already."""
+    points = features(n, d)
+    picks = min(count, PICKS)
+
+    def call():
+        least, at = None, 0
+        for _ in range(picks):
+            distances = torch.linalg.norm(points - points[at : at + 1], ord=2, dim=1, keepdim=True)
+            least = distances if least is None else torch.minimum(least, distances)
+            at = int(torch.argmax(least).item())
+
+    return call, count / picks
+
+
+def blur(n, side):
+    """anomalib's GaussianBlur2d: one convolution with a square kernel."""
+    maps = uniform(n, 1, side, side)
+    taps = torch.arange(33, device=GPU) - 16.0
+    line = torch.exp(-taps.pow(2) / 32)
+    line = line / line.sum()
+    kernel = torch.outer(line, line)[None, None]
+    return lambda: F.conv2d(F.pad(maps, (16, 16, 16, 16), mode="reflect"), kernel), 1
+
+
+def antialias(**shape):
+    start, end = shape["from"], shape["to"]
+    host = (torch.rand(1, 3, start, start) * 255).to(torch.uint8)
+
+    def call():
+        picture = host.to(GPU).float()
+        return F.interpolate(picture, size=(end, end), mode="bilinear", antialias=True, align_corners=False)
+
+    return call, 1
+
+
+def bilinear(**shape):
+    maps = uniform(shape["n"], shape["c"], shape["from"], shape["from"])
+    return lambda: F.interpolate(maps, size=(shape["to"],) * 2, mode="bilinear", align_corners=False), 1
+
+
+def embed(n, side, c1, c2):
+    """anomalib's feature pooling and embedding."""
+    first, second = uniform(n, c1, side, side), uniform(n, c2, side // 2, side // 2)
+    pool = torch.nn.AvgPool2d(3, 1, 1)
+
+    def call():
+        other = F.interpolate(pool(second), size=(side, side), mode="bilinear")
+        return torch.cat((pool(first), other), 1).permute(0, 2, 3, 1).reshape(-1, c1 + c2).contiguous()
+
+    return call, 1
+
+
+FORMULAS = {
+    "mahalanobis_triangle": mahalanobis,
+    "mahalanobis_nested": mahalanobis,
+    "mahalanobis_low_rank": mahalanobis,
+    "nearest": nearest,
+    "pairwise_squared": pairwise,
+    "kcenter": kcenter,
+    "blur": blur,
+    "resize_antialias": antialias,
+    "resize_bilinear": bilinear,
+    "embed": embed,
+}
+
+
+def median_ms(call, repetitions):
+    """Median of CUDA events; a repetition that is slow ends the series early."""
+    call()
+    torch.cuda.synchronize()
+    times = []
+    for _ in range(repetitions):
+        before, after = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        before.record()
+        call()
+        after.record()
+        torch.cuda.synchronize()
+        times.append(before.elapsed_time(after))
+        if sum(times) > 5000 and len(times) >= 3:
+            break
+    times.sort()
+    return times[len(times) // 2]
+
+
+def main():
+    rows = []
+    for row in ours["rows"]:
+        formula = FORMULAS.get(row["op"])
+        if formula is None:
+            continue
+        entry = {"op": row["op"], "shape": row["shape"], "ours_ms": row["ms"]}
+        try:
+            call, times = formula(**row["shape"])
+            entry["peer_ms"] = median_ms(call, ours["repetitions"]) * times
+            entry["extrapolated"] = times != 1
+            entry["ratio"] = entry["peer_ms"] / row["ms"] if row["ms"] else math.nan
+        except torch.cuda.OutOfMemoryError:
+            entry["peer_ms"] = None
+            entry["why"] = "out of GPU memory"
+        torch.cuda.empty_cache()
+        rows.append(entry)
+    print(f"{torch.cuda.get_device_name()}, PyTorch {torch.__version__}, single precision\n")
+    print("| operation | shape | ours, ms | PyTorch, ms | times faster |\n|---|---|---:|---:|---:|")
+    for entry in rows:
+        shape = " ".join(f"{k}={v}" for k, v in entry["shape"].items())
+        if entry["peer_ms"] is None:
+            peer, ratio = entry["why"], ""
+        else:
+            peer = f"{entry['peer_ms']:.3f}" + (" (extrapolated)" if entry["extrapolated"] else "")
+            ratio = f"{entry['ratio']:.2f}"
+        print(f"| {entry['op']} | {shape} | {entry['ours_ms']:.3f} | {peer} | {ratio} |")
+    if len(sys.argv) > 2:
+        with open(sys.argv[2], "w") as file:
+            json.dump({"torch": torch.__version__, "gpu": torch.cuda.get_device_name(), "rows": rows}, file, indent=1)
+
+
+main()

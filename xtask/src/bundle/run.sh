@@ -1,0 +1,169 @@
+#!/usr/bin/env bash
+# GPU tests and benchmarks of blemish, for a machine with an NVIDIA driver and nothing else.
+#
+#   ./run.sh test              every GPU test
+#   ./run.sh sanitize [TOOL]   the tests under compute-sanitizer: memcheck, racecheck, initcheck, synccheck, or one of them
+#   ./run.sh bench [WORD]...   timings as JSON; beside PyTorch's where a Python with it is found; words go to bin/gpu
+#   ./run.sh tune [KERNEL]... times the variants of the kernels; `cargo xtask tune --import results/tune` takes the outcome
+#   ./run.sh profile           each kernel under Nsight Compute (ncu)
+#   ./run.sh all               test, sanitize, bench and profile, one after the other
+#
+# Each prints one JSON object and exits with 0 (passed or skipped), 1 (failed) or 2 (wrong use). Whatever the programs say goes to
+# results/*.log. What is skipped says so on the error output; STRICT=1 makes it a failure. PYTHON, COMPUTE_SANITIZER and NCU
+# name programs that are not in the PATH.
+set -u -o pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+cd "$here" || exit 2
+results=${RESULTS:-$here/results}
+mkdir -p "$results" || exit 2
+
+skipped() { # WHAT WHY
+  echo "SKIPPED: $1. $2" >&2
+  printf '{"task":"%s","status":"skipped","why":"%s"}\n' "$1" "$2"
+  [ "${STRICT:-0}" != 1 ]
+}
+
+gpu_here() { [ -e /dev/nvidiactl ] || [ -e /dev/dxg ] || nvidia-smi -L >/dev/null 2>&1; }
+
+find_tool() { # NAME OVERRIDE
+  if [ -n "$2" ]; then echo "$2"; return; fi
+  command -v "$1" && return
+  for at in /usr/local/cuda/bin /usr/local/cuda/compute-sanitizer /opt/nvidia/nsight-compute/*; do
+    [ -x "$at/$1" ] && { echo "$at/$1"; return; }
+  done
+}
+
+# Runs every test program, behind the words given, and prints an entry for each.
+programs() { # LOG-PREFIX WORD...
+  local prefix=$1 first=1 worst=0 program log code passed failed skips start
+  shift
+  for program in bin/test-*; do
+    log=$results/$prefix-$(basename "$program").log
+    start=$SECONDS
+    "$@" "$program" --test-threads=1 --nocapture >"$log" 2>&1
+    code=$?
+    passed=$(sed -n 's/^test result: .* \([0-9]*\) passed.*/\1/p' "$log" | tail -n 1)
+    failed=$(sed -n 's/^test result: .* \([0-9]*\) failed.*/\1/p' "$log" | tail -n 1)
+    # Those that want the stand-in driver of the emulator are not meant for here.
+    skips=$(grep 'skipped: ' "$log" | grep -vc 'stand-in driver')
+    [ "$code" = 0 ] || { worst=1; echo "FAILED: $program ($prefix), see $log" >&2; tail -n 25 "$log" >&2; }
+    [ "$skips" = 0 ] || echo "SKIPPED: $skips tests of $program. $(sed -n 's/.*skipped: //p' "$log" | head -n 1)" >&2
+    [ "$skips" = 0 ] || [ "${STRICT:-0}" != 1 ] || worst=1
+    [ $first = 1 ] || printf ','
+    first=0
+    printf '{"program":"%s","exit":%d,"passed":%d,"failed":%d,"skipped":%d,"seconds":%d}' \
+      "$(basename "$program")" "$code" "${passed:-0}" "${failed:-0}" "$skips" $((SECONDS - start))
+  done
+  return $worst
+}
+
+word() { # CODE LIST
+  if [ "$1" != 0 ]; then echo failed
+  elif [[ ${2-} == *'"skipped":'[1-9]* && $2 != *'"skipped":0,'* ]]; then echo skipped
+  else echo passed; fi
+}
+
+task_test() {
+  local list code
+  # Where there is a GPU, a test that cannot use it has failed.
+  if gpu_here; then export BLEMISH_REQUIRE_CUDA=1; fi
+  list=$(programs test)
+  code=$?
+  printf '{"task":"test","status":"%s","programs":[%s]}\n' "$(word $code "$list")" "$list"
+  return $code
+}
+
+task_sanitize() {
+  local tool sanitizer list code worst=0 first=1 out=
+  sanitizer=$(find_tool compute-sanitizer "${COMPUTE_SANITIZER:-}")
+  [ -n "$sanitizer" ] || { skipped sanitize "compute-sanitizer is not here"; return; }
+  gpu_here || { skipped sanitize "there is no GPU"; return; }
+  export BLEMISH_REQUIRE_CUDA=1
+  for tool in ${1:-memcheck racecheck initcheck synccheck}; do
+    list=$(programs "$tool" "$sanitizer" --tool "$tool" --error-exitcode 99 --launch-timeout 120)
+    code=$?
+    [ $code = 0 ] || worst=1
+    [ $first = 1 ] || out+=,
+    first=0
+    out+="{\"tool\":\"$tool\",\"status\":\"$(word $code)\",\"programs\":[$list]}"
+  done
+  printf '{"task":"sanitize","status":"%s","tools":[%s]}\n' "$(word $worst)" "$out"
+  return $worst
+}
+
+task_bench() {
+  local python code=0 peers=null
+  gpu_here || [ -n "${BLEMISH_DRIVER+set}" ] || { skipped bench "there is no GPU"; return; }
+  bin/gpu --out "$results/gpu.json" "$@" 2>"$results/gpu.log" || { code=1; tail -n 25 "$results/gpu.log" >&2; }
+  if [ $code = 0 ]; then
+    python=$(find_tool python3 "${PYTHON:-}")
+    if [ -n "$python" ]; then
+      if "$python" peers/gpu_peers.py "$results/gpu.json" "$results/peers.json" >"$results/peers.md" 2>"$results/peers.log"; then
+        cat "$results/peers.md" >&2
+        peers=$(cat "$results/peers.json")
+      else
+        code=1
+        tail -n 25 "$results/peers.log" >&2
+      fi
+    else
+      echo "SKIPPED: the formulas of PyTorch. There is no python3." >&2
+    fi
+  fi
+  printf '{"task":"bench","status":"%s","gpu":%s,"peers":%s}\n' "$(word $code)" \
+    "$(cat "$results/gpu.json" 2>/dev/null || echo null)" "$peers"
+  return $code
+}
+
+task_tune() {
+  local kernel variant out list= code=0
+  [ -d variants ] || { skipped tune "the bundle has no variants"; return; }
+  gpu_here || { skipped tune "there is no GPU"; return; }
+  rm -rf "$results/tune"
+  mkdir -p "$results/tune"
+  for kernel in ${*:-$(ls variants)}; do
+    for variant in variants/"$kernel"/*; do
+      out=$results/tune/$kernel.$(basename "$variant").json
+      bin/gpu --size real --kernel "$kernel" --ptx "$variant" --out "$out" >>"$results/tune.log" 2>&1 ||
+        { code=1; rm -f "$out"; echo "FAILED: $variant, see $results/tune.log" >&2; }
+    done
+  done
+  list=$(ls "$results/tune" | sed 's/.*/"&"/' | paste -sd,)
+  printf '{"task":"tune","status":"%s","files":[%s]}\n' "$(word $code)" "$list"
+  return $code
+}
+
+task_profile() {
+  local ncu code
+  ncu=$(find_tool ncu "${NCU:-}")
+  [ -n "$ncu" ] || { skipped profile "Nsight Compute (ncu) is not here"; return; }
+  gpu_here || { skipped profile "there is no GPU"; return; }
+  # The second launch of each kernel: the first one warms the caches and the clock.
+  "$ncu" --csv --page raw --section SpeedOfLight --section Occupancy --section LaunchStats --section MemoryWorkloadAnalysis \
+    --kernel-id '::regex:.*:2' --log-file "$results/ncu.csv" bin/gpu --repetitions 1 --out "$results/profiled.json" \
+    >"$results/profile.log" 2>&1
+  code=$?
+  [ $code = 0 ] || tail -n 25 "$results/profile.log" >&2
+  printf '{"task":"profile","status":"%s","file":"%s"}\n' "$(word $code)" "$results/ncu.csv"
+  return $code
+}
+
+if command -v sha256sum >/dev/null; then
+  sha256sum --check --quiet SHA256SUMS >&2 || { echo "error: files differ from SHA256SUMS" >&2; exit 1; }
+fi
+case ${1:-} in
+  test | sanitize | bench | tune | profile)
+    task=$1
+    shift
+    "task_$task" "$@"
+    exit
+    ;;
+  all)
+    worst=0
+    for task in test sanitize bench profile; do "task_$task" || worst=1; done
+    exit $worst
+    ;;
+  *)
+    sed -n '2,/^set /s/^# \{0,1\}//p' "$0" >&2
+    exit 2
+    ;;
+esac
