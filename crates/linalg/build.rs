@@ -30,6 +30,7 @@ fn main() {
         let archive = folders.iter().find(|f| f.join("libopenblas.a").exists());
         if let (Some(folder), Some(gfortran)) = (archive, &fortran[0]) {
             search(folder);
+            name(&folder.join("libopenblas.a"), "linked statically");
             println!("cargo:rustc-link-lib=static=openblas");
             search(gfortran);
             println!("cargo:rustc-link-lib=static=gfortran");
@@ -43,19 +44,40 @@ fn main() {
             return;
         }
     }
-    let shared = |f: &&PathBuf| ["libopenblas.so", "libopenblas.dylib"].iter().any(|name| f.join(name).exists());
-    match folders.iter().find(shared) {
-        Some(folder) => search(folder),
-        None => println!(
-            "cargo:warning=OpenBLAS was not found; on Debian and Ubuntu: apt-get install libopenblas-serial-dev \
-             (or set BLEMISH_OPENBLAS to the folder that holds it)"
-        ),
+    let shared =
+        |f: &PathBuf| ["libopenblas.so", "libopenblas.dylib"].map(|name| f.join(name)).into_iter().find(|p| p.exists());
+    match folders.iter().find_map(|f| Some((f, shared(f)?))) {
+        Some((folder, file)) => {
+            search(folder);
+            name(&file, "linked dynamically");
+        }
+        None => {
+            println!("cargo:rustc-env=BLEMISH_BLAS=OpenBLAS, linked dynamically");
+            println!(
+                "cargo:warning=OpenBLAS was not found; on Debian and Ubuntu: apt-get install libopenblas-serial-dev \
+                 (or set BLEMISH_OPENBLAS to the folder that holds it)"
+            );
+        }
     }
     println!("cargo:rustc-link-lib=dylib=openblas");
 }
 
 fn search(folder: &Path) {
     println!("cargo:rustc-link-search=native={}", folder.display());
+}
+
+/// Tells the crate what it is linked with: the words the library has of itself, `OpenBLAS 0.3.21 DYNAMIC_ARCH ...`.
+fn name(file: &Path, how: &str) {
+    const START: &[u8] = b"OpenBLAS ";
+    let bytes = std::fs::read(file).unwrap_or_default();
+    let at = (0..bytes.len().saturating_sub(START.len()))
+        .find(|&i| bytes[i] == START[0] && bytes[i..].starts_with(START) && bytes[i + START.len()].is_ascii_digit());
+    let words = at.map_or("OpenBLAS".into(), |at| {
+        let end = bytes[at..].iter().position(|b| !(b' '..=b'~').contains(b)).unwrap_or(0);
+        String::from_utf8_lossy(&bytes[at..at + end])
+    });
+    let words: Vec<&str> = words.split_whitespace().collect();
+    println!("cargo:rustc-env=BLEMISH_BLAS={}, {how}", words.join(" "));
 }
 
 /// The folder of a library that belongs to the C compiler.

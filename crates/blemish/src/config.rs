@@ -7,6 +7,7 @@ use blemish_datasets::DataSpec;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use crate::engine::Pipeline;
 use crate::error::suggestion;
 use crate::{Error, Result, registry};
 
@@ -32,8 +33,10 @@ pub struct Config {
     pub seed: u64,
     /// Threads; 0 for one a core. Results do not depend on it.
     pub threads: usize,
-    /// `auto` or `cpu`.
+    /// `auto`, `cpu`, `cuda` or `cuda:N`; `auto` is the first GPU if there is one to use, else the CPU.
     pub device: String,
+    /// `latency`: one picture at a time on all threads; `throughput`: stages overlap. Scores are the same.
+    pub pipeline: Pipeline,
     /// Folder below which results are written.
     pub output: PathBuf,
     /// Share of good parts that may be rejected, for thresholds found from good pictures alone.
@@ -42,6 +45,8 @@ pub struct Config {
     pub min_region_area: usize,
     /// Whether pictures are written.
     pub pictures: bool,
+    /// Whether the epoch of a training is chosen on the test pictures, as much published work does; such results flatter.
+    pub best_on_test: bool,
     /// Whether unreadable training pictures are passed over.
     pub skip_unreadable: bool,
     /// Settings of the models, a table for each.
@@ -57,10 +62,12 @@ impl Default for Config {
             seed: 0,
             threads: 0,
             device: "auto".to_owned(),
+            pipeline: Pipeline::default(),
             output: "results".into(),
             false_reject_rate: 0.05,
             min_region_area: 16,
             pictures: true,
+            best_on_test: false,
             skip_unreadable: false,
             params: BTreeMap::new(),
         }

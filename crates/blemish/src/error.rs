@@ -60,6 +60,12 @@ pub enum Error {
         /// What went wrong.
         why: String,
     },
+    /// A run's folder in which another training is at work.
+    #[error("{}: another training is at work in this folder; wait for it, or start a run of its own", folder.display())]
+    Busy {
+        /// The folder.
+        folder: PathBuf,
+    },
     /// The operating system refused.
     #[error("{path}: {source}")]
     Io {

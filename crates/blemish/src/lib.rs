@@ -11,7 +11,8 @@
 //! | [`results`] | the folder a run leaves behind |
 //!
 //! The crates it is made of can be used by themselves: [`core`], [`backbone`], [`datasets`], [`detect_embedding`],
-//! [`kernels`], [`metrics`], [`tensor`].
+//! [`detect_flow`], [`kernels`], [`linalg`], [`metrics`], [`tensor`]. With the feature `cuda` it computes on NVIDIA GPUs where
+//! there are some.
 //!
 //! ```no_run
 //! use blemish::{Config, Engine, core::NoProgress};
@@ -36,7 +37,9 @@ pub use blemish_backbone as backbone;
 pub use blemish_core as core;
 pub use blemish_datasets as datasets;
 pub use blemish_detect_embedding as detect_embedding;
+pub use blemish_detect_flow as detect_flow;
 pub use blemish_kernels as kernels;
+pub use blemish_linalg as linalg;
 pub use blemish_metrics as metrics;
 pub use blemish_tensor as tensor;
 

@@ -1,6 +1,7 @@
 use std::path::Path;
 
 use blemish_core::{Decision, Detect, Image, ModelFile, ModelWriter};
+use blemish_tensor::Device;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -49,21 +50,30 @@ impl Model {
         Ok(file.write(path)?)
     }
 
-    /// Reads a file and lets it score its probe pictures again.
+    /// As [`load_on`](Self::load_on), on the CPU.
+    ///
+    /// # Errors
+    /// As [`load_on`](Self::load_on).
+    pub fn load(path: &Path) -> Result<Model> {
+        Model::load_on(path, &Device::cpu())
+    }
+
+    /// Reads a file and lets it score its probe pictures again, on the device that it will compute on.
     ///
     /// # Errors
     /// Anything but a whole model that still gives the scores it gave when it was saved.
-    pub fn load(path: &Path) -> Result<Model> {
+    pub fn load_on(path: &Path, device: &Device) -> Result<Model> {
         let file = ModelFile::open(path)?;
         let kind = file.kind()?.to_owned();
         let entry =
             registry::find(&kind).map_err(|e| file.bad(format!("it is of a kind this program does not know: {e}")))?;
         let decision = file.get("decision")?;
-        let detector = (entry.load)(&file).map_err(|e| match e {
+        let mut detector = (entry.load)(&file).map_err(|e| match e {
             // Say which file, whatever it was that did not fit.
             named @ (blemish_core::CoreError::ModelFile { .. } | blemish_core::CoreError::Io { .. }) => named,
             other => file.bad(other.to_string()),
         })?;
+        detector.use_device(device);
         file.self_test(detector.as_ref()).map_err(|e| match e {
             named @ blemish_core::CoreError::ModelFile { .. } => named,
             other => file.bad(format!("its self-test fails: {other}")),

@@ -2,6 +2,7 @@
 
 use blemish_core::{CoreError, Detect, FitDyn, ModelFile};
 use blemish_detect_embedding::{Padim, PadimParams, Patchcore, PatchcoreParams, padim, patchcore};
+use blemish_detect_flow::{Cflow, CflowParams, Fastflow, FastflowParams, cflow, fastflow};
 use serde_json::Value;
 
 use crate::{Error, Result};
@@ -36,7 +37,25 @@ pub const DETECTORS: &[Entry] = &[
         params: |value| Ok(Box::new(serde_json::from_value::<PatchcoreParams>(value)?)),
         load: |file| Ok(Box::new(Patchcore::load(file).map_err(|e| e.into_core(patchcore::KIND))?)),
     },
+    Entry {
+        kind: cflow::KIND,
+        about: "a flow of patches given their position (Gudovskiy et al., WACV 2022): trains long, localises well",
+        defaults: || serde_json::to_value(CflowParams::default()).unwrap_or_default(),
+        params: |value| Ok(Box::new(serde_json::from_value::<CflowParams>(value)?)),
+        load: |file| Ok(Box::new(Cflow::load(file).map_err(|e| e.into_core(cflow::KIND))?)),
+    },
+    Entry {
+        kind: fastflow::KIND,
+        about: "a flow of whole feature maps (Yu et al., 2021): trains long, answers fast",
+        defaults: || serde_json::to_value(FastflowParams::default()).unwrap_or_default(),
+        params: |value| Ok(Box::new(serde_json::from_value::<FastflowParams>(value)?)),
+        load: |file| Ok(Box::new(Fastflow::load(file).map_err(|e| e.into_core(fastflow::KIND))?)),
+    },
 ];
+
+/// Settings that say how a training is kept and taken up again, and nothing of the model: detectors that train in epochs have
+/// them.
+pub const OF_THE_RUN: [&str; 2] = ["checkpoint", "resume"];
 
 /// The detector called `kind`.
 ///

@@ -23,9 +23,12 @@ pub(crate) struct Args {
     /// The only source of randomness
     #[arg(long, global = true)]
     pub(crate) seed: Option<u64>,
-    /// Where to compute: auto or cpu
+    /// Where to compute: auto, cpu, cuda (the first GPU) or cuda:N. auto takes a GPU if there is one
     #[arg(long, global = true)]
     pub(crate) device: Option<String>,
+    /// latency: one picture at a time on all threads; throughput: stages overlap. Scores are the same
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(crate) pipeline: Option<String>,
     /// Settings from a .toml or .yaml file; flags win
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
@@ -64,7 +67,7 @@ pub(crate) enum Command {
 }
 
 /// Which pictures.
-#[derive(clap::Args, Debug, Default)]
+#[derive(clap::Args, Clone, Debug, Default)]
 pub(crate) struct DataArgs {
     /// A category folder, a root with categories, or a folder of good pictures
     #[arg(long, value_name = "DIR")]
@@ -94,7 +97,7 @@ pub(crate) struct DataArgs {
 
 #[derive(clap::Args, Debug, Default)]
 pub(crate) struct Train {
-    /// The detector: padim, patchcore
+    /// The detector: padim, patchcore, cflow, fastflow
     #[arg(long)]
     pub(crate) model: Option<String>,
     #[command(flatten)]
@@ -108,6 +111,9 @@ pub(crate) struct Train {
     /// Its weights: safetensors or .pth
     #[arg(long, value_name = "FILE")]
     pub(crate) weights: Option<PathBuf>,
+    /// What the network computes in: f32, bf16 (needs AVX-512 with BF16) or int8
+    #[arg(long, value_name = "NAME")]
+    pub(crate) precision: Option<String>,
     /// Stretch pictures to this size
     #[arg(long, value_name = "PIXELS")]
     pub(crate) image_size: Option<usize>,
@@ -120,9 +126,22 @@ pub(crate) struct Train {
     /// PatchCore: share of patches kept
     #[arg(long, value_name = "SHARE")]
     pub(crate) coreset_ratio: Option<f64>,
+    /// PatchCore: how the patches kept are stored: f32, f16 or int8
+    #[arg(long, value_name = "NAME")]
+    pub(crate) bank: Option<String>,
     /// PaDiM: channels kept
     #[arg(long, value_name = "N")]
     pub(crate) n_features: Option<usize>,
+    /// CFlow and FastFlow: most passes over the pictures
+    #[arg(long, value_name = "N")]
+    pub(crate) epochs: Option<usize>,
+    /// CFlow and FastFlow: go on with the newest training that was interrupted, or with that of the run's folder given; the
+    /// result is the same as without the interruption
+    #[arg(long, value_name = "RUN")]
+    pub(crate) resume: Option<Option<PathBuf>>,
+    /// CFlow and FastFlow: keep the epoch that does best on the test pictures, as much published work does (flatters)
+    #[arg(long)]
+    pub(crate) best_on_test: bool,
     /// Any other setting, as in a configuration file: --set padim.epsilon=0.02
     #[arg(long, value_name = "KEY=VALUE")]
     pub(crate) set: Vec<String>,
@@ -186,11 +205,31 @@ pub(crate) struct Bench {
     #[arg(value_name = "PICTURES")]
     pub(crate) pictures: Vec<String>,
     /// The model
-    #[arg(long, value_name = "FILE")]
-    pub(crate) model_file: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "precision")]
+    pub(crate) model_file: Option<PathBuf>,
     /// Pictures timed one by one
     #[arg(long, default_value_t = 100, value_name = "N")]
     pub(crate) count: usize,
+    /// Train and test in f32, bf16 and int8 on a data set, given as for train, and compare
+    #[arg(long, conflicts_with_all = ["model_file", "pictures"])]
+    pub(crate) precision: bool,
+    #[command(flatten)]
+    pub(crate) data: DataArgs,
+    /// With --precision, the detector
+    #[arg(long)]
+    pub(crate) model: Option<String>,
+    /// The network, by timm's name
+    #[arg(long)]
+    pub(crate) backbone: Option<String>,
+    /// Its layers, with commas
+    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
+    pub(crate) layers: Vec<String>,
+    /// Its weights: safetensors or .pth
+    #[arg(long, value_name = "FILE")]
+    pub(crate) weights: Option<PathBuf>,
+    /// Any other setting, as for train
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
 }
 
 #[derive(clap::Args, Debug)]

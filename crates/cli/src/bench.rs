@@ -1,16 +1,15 @@
 //! `blemish bench`: how fast a model is on one's own pictures.
 
-use std::time::{Duration, Instant};
+mod precision;
 
-use blemish::core::{CoreError, Image, ImageSource, Progress, Session};
+use blemish::core::{CoreError, Image, ImageSource, Progress};
 use blemish::datasets::{Files, expand};
-use blemish::{Engine, Error, Model, regions};
+use blemish::engine::Stage;
+use blemish::{Engine, Error, Model};
 use serde_json::json;
 
 use crate::args::{Args, Bench};
 use crate::{progress::Bars, say, train};
-
-const STAGES: [&str; 5] = ["decode", "preprocess", "score", "post", "all"];
 
 /// A model's own probe pictures.
 struct Probes(Vec<Image>);
@@ -31,94 +30,60 @@ impl ImageSource for Probes {
 }
 
 pub(crate) fn run(args: &Args, command: &Bench, progress: &Bars) -> anyhow::Result<u8> {
+    let Some(model_file) = command.model_file.as_deref().filter(|_| !command.precision) else {
+        return precision::run(args, command, progress);
+    };
     let config = train::base(args)?;
     let engine = Engine::new(&config)?;
-    let model = engine.install(|| Model::load(&command.model_file))?;
+    let model = engine.install(|| Model::load_on(model_file, engine.device()))?;
     let own = command.pictures.is_empty();
     let source: Box<dyn ImageSource> = if own {
-        Box::new(Probes(Model::probes(&command.model_file)?))
+        Box::new(Probes(Model::probes(model_file)?))
     } else {
         Box::new(Files::unlabelled(expand(&command.pictures).map_err(Error::from)?))
     };
     if source.is_empty() {
         anyhow::bail!("there are no pictures to measure with.\nGive files, folders or patterns");
     }
+    let speed =
+        engine.bench(&model, source.as_ref(), command.count, config.min_region_area, progress as &dyn Progress)?;
     // Probe pictures are in memory: there is nothing to decode.
-    let shown = usize::from(own)..STAGES.len();
-    let mut times: [Vec<Duration>; 5] = Default::default();
-    // The first ones warm caches and are not counted.
-    let warm = 3;
-    engine.install(|| -> Result<(), Error> {
-        for i in 0..command.count.max(1) + warm {
-            let start = Instant::now();
-            let image = source.get(i % source.len())?;
-            let decoded = Instant::now();
-            let preprocess = model.detector.preprocess();
-            let (h, w, _) = image.dim();
-            let geometry = preprocess.geometry((h, w))?;
-            let input = preprocess.apply(&image)?;
-            let prepared = Instant::now();
-            let input = input.view().insert_axis(ndarray::Axis(0));
-            let prediction = model.detector.predict_batch(input)?.remove(0);
-            let scored = Instant::now();
-            let verdict = model.decision.image.verdict(prediction.score)?;
-            let found = match (&prediction.map, &model.decision.pixel) {
-                (Some(map), Some(pixel)) => regions::find(map, pixel, &geometry, config.min_region_area).len(),
-                _ => 0,
-            };
-            std::hint::black_box((verdict, found));
-            let end = Instant::now();
-            if i >= warm {
-                let stages = [decoded - start, prepared - decoded, scored - prepared, end - scored, end - start];
-                times.iter_mut().zip(stages).for_each(|(list, time)| list.push(time));
-            }
-        }
-        Ok(())
-    })?;
-    times.iter_mut().for_each(|list| list.sort_unstable());
-    // Throughput with everything overlapped.
-    let session =
-        Session { device: blemish::tensor::Device::cpu(), seed: config.seed, progress: progress as &dyn Progress };
-    let start = Instant::now();
-    let mut scored = 0usize;
-    engine.score(&model, source.as_ref(), config.min_region_area, &session, "bench", &mut |_, outcome| {
-        scored += usize::from(outcome.is_ok());
-        Ok(())
-    })?;
-    let per_second = scored as f64 / start.elapsed().as_secs_f64();
-    let at = |list: &[Duration], share: f64| {
-        let rank = ((share * list.len() as f64).ceil() as usize).clamp(1, list.len());
-        list[rank - 1].as_secs_f64() * 1e3
-    };
+    let stages: Vec<&Stage> = speed.stages.iter().filter(|stage| !(own && stage.name == "decode")).collect();
     if args.json {
-        let stages: serde_json::Map<_, _> = STAGES[shown.clone()]
-            .iter()
-            .zip(&times[shown])
-            .map(|(name, list)| {
-                (
-                    (*name).to_owned(),
-                    json!({"p50_ms": at(list, 0.5), "p95_ms": at(list, 0.95), "p99_ms": at(list, 0.99)}),
-                )
-            })
-            .collect();
+        let named = stages.iter().map(|stage| (stage.name.to_owned(), json!(stage)));
         let value = json!({
             "model": model.detector.kind(),
             "threads": engine.threads(),
+            "device": engine.device().to_string(),
             "probes": own,
-            "pictures": times[0].len(),
-            "latency": stages,
-            "images_per_second": per_second,
+            "pictures": speed.pictures,
+            "latency": named.collect::<serde_json::Map<_, _>>(),
+            "images_per_second": speed.throughput_per_second,
+            "pipelines": {
+                "latency": {"images_per_second": speed.latency_per_second},
+                "throughput": {"images_per_second": speed.throughput_per_second, "batch_size": speed.batch_size},
+            },
         });
         say::out(&value.to_string())?;
     } else {
         let what =
             if own { "times one of the model's small probe pictures, not decoded" } else { "pictures one by one" };
-        let mut text = format!(" {}\n {} threads, {} {what}\n\n", model.summary(), engine.threads(), times[0].len());
-        text += &format!(" {:<12} {:>9} {:>9} {:>9}\n", "ms", "p50", "p95", "p99");
-        for (name, list) in STAGES[shown.clone()].iter().zip(&times[shown]) {
-            text += &format!(" {name:<12} {:>9.2} {:>9.2} {:>9.2}\n", at(list, 0.5), at(list, 0.95), at(list, 0.99));
+        let mut text = format!(
+            " {}\n {} threads, device {}, {} {what}\n\n",
+            model.summary(),
+            engine.threads(),
+            engine.device(),
+            speed.pictures
+        );
+        text += &format!(" {:<12} {:>9} {:>9} {:>9} {:>12}\n", "ms", "p50", "p95", "p99", "pictures/s");
+        for Stage { name, p50_ms, p95_ms, p99_ms, images_per_second } in stages {
+            text += &format!(" {name:<12} {p50_ms:>9.2} {p95_ms:>9.2} {p99_ms:>9.2} {images_per_second:>12.1}\n");
         }
-        text += &format!("\n together: {per_second:.1} pictures a second");
+        let batch = speed.batch_size.map_or_else(String::new, |n| format!(", {n} at a time"));
+        text += &format!(
+            "\n --pipeline latency      {:.1} pictures a second\n --pipeline throughput   {:.1} pictures a second{batch}",
+            speed.latency_per_second, speed.throughput_per_second
+        );
         say::out(&text)?;
     }
     Ok(say::OK)

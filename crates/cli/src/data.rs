@@ -64,11 +64,7 @@ pub(crate) fn run(args: &Args, command: &Data, progress: &Bars) -> anyhow::Resul
         DataCommand::Demo { out, size } => {
             let config = train::base(args)?;
             let spec = demo::DemoSpec { size: *size, seed: config.seed, ..demo::DemoSpec::default() };
-            let session = Session {
-                device: blemish::tensor::Device::cpu(),
-                seed: config.seed,
-                progress: progress as &dyn Progress,
-            };
+            let session = Session { progress: progress as &dyn Progress, ..Session::quiet(config.seed) };
             blemish::Engine::new(&config)?.install(|| demo::write(out, &spec, &session)).map_err(Error::from)?;
             let each = format!("{} good / {} test pictures each", spec.good_train, spec.good_test + spec.bad_test);
             if args.json {

@@ -2,6 +2,7 @@
 
 use blemish::backbone::catalogue;
 use blemish::core::ModelFile;
+use blemish::tensor::Device;
 use blemish::{Error, registry};
 use serde_json::json;
 
@@ -13,7 +14,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
     let store = train::store(args);
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let weights: Vec<_> = catalogue::NETS.iter().map(|n| (n.id, store.find(n.id))).collect();
-    let device = blemish::tensor::Device::parse(&config.device).map_err(|e| e.to_string());
+    let device = Device::parse(&config.device).map_err(|e| e.to_string());
+    let gpus = Device::gpus();
     let models: Vec<&str> = registry::DETECTORS.iter().map(|e| e.kind).collect();
     if args.json {
         let weights: serde_json::Map<_, _> = weights.iter().map(|(id, p)| ((*id).to_owned(), json!(p))).collect();
@@ -22,6 +24,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
             "threads": threads,
             "vector_instructions": vector(),
             "device": device.as_ref().map(ToString::to_string).ok(),
+            "gpus": gpus.as_deref().unwrap_or_default(),
+            "no_gpu": gpus.as_ref().err().map(ToString::to_string),
+            "blas": blemish::linalg::library(),
             "cache": store.folder(),
             "weights": weights,
             "models": models,
@@ -29,10 +34,23 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
         say::out(&value.to_string())?;
         return Ok(say::OK);
     }
-    let mut text = format!(" blemish   {}\n threads   {threads}\n vectors   {}\n", env!("CARGO_PKG_VERSION"), vector());
+    let mut text = format!(
+        " blemish   {}\n threads   {threads}\n vectors   {}\n blas      {}\n",
+        env!("CARGO_PKG_VERSION"),
+        vector(),
+        blemish::linalg::library()
+    );
+    text += &match gpus {
+        Ok(list) => list.iter().enumerate().map(|(i, gpu)| format!(" gpu       cuda:{i}: {gpu}\n")).collect(),
+        Err(why) => format!(" gpu       none: {why}\n           {}\n", why.advice()),
+    };
     text += &match device {
-        Ok(device) => format!(" device    {device} (this version computes on the CPU)\n"),
-        Err(why) => format!(" device    {why}\n"),
+        Ok(device) if device.is_cpu() => format!(" device    {device} (chosen by '{}')\n", config.device),
+        Ok(device) => format!(
+            " device    {device} (chosen by '{}'): search, coreset and distances; networks on the CPU\n",
+            config.device
+        ),
+        Err(why) => format!(" device    {}\n", why.replace('\n', "\n           ")),
     };
     text += &format!(" models    {}\n cache     {}\n", models.join(", "), store.folder().display());
     for (id, path) in weights {

@@ -17,7 +17,7 @@ use crate::{progress::Bars, say, test, train};
 pub(crate) fn run(args: &Args, command: &Predict, progress: &Bars) -> anyhow::Result<u8> {
     let config = train::base(args)?;
     let engine = Engine::new(&config)?;
-    let mut model = engine.install(|| Model::load(&command.model_file))?;
+    let mut model = engine.install(|| Model::load_on(&command.model_file, engine.device()))?;
     let paths = pictures(command)?;
     if let Some(threshold) = command.threshold {
         model.decision.image =
@@ -32,12 +32,8 @@ pub(crate) fn run(args: &Args, command: &Predict, progress: &Bars) -> anyhow::Re
     let mut summary = Summary::default();
     let mut lines = Vec::new();
     let start = Instant::now();
-    let session = Session {
-        device: blemish::tensor::Device::parse(&config.device)
-            .map_err(|e| Error::from(blemish::core::CoreError::from(e)))?,
-        seed: config.seed,
-        progress: progress as &dyn Progress,
-    };
+    let session =
+        Session { device: engine.device().clone(), progress: progress as &dyn Progress, ..Session::quiet(config.seed) };
     let mut stopped = None;
     let result = engine.score(&model, &source, area, &session, "predict", &mut |index, outcome| {
         let path = &paths[index];

@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use blemish::core::Progress;
+use blemish::core::{Epoch, Progress};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// Set by Ctrl-C.
@@ -72,6 +72,15 @@ impl Progress for Bars {
         self.with(|slot| {
             if let Some(bar) = slot.take() {
                 bar.finish_and_clear();
+            }
+        });
+    }
+
+    fn epoch(&self, epoch: &Epoch) {
+        self.with(|slot| {
+            if let Some(bar) = slot {
+                let held_out = epoch.validation_loss.map_or_else(String::new, |loss| format!(", held out {loss:.4}"));
+                bar.println(format!(" epoch {:<4} loss {:.4}{held_out}", epoch.epoch, epoch.train_loss));
             }
         });
     }

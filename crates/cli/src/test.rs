@@ -18,7 +18,7 @@ pub(crate) fn run(args: &Args, command: &Test, progress: &Bars) -> anyhow::Resul
     let mut config = train::base(args)?;
     train::data(&mut config, &command.data)?;
     let engine = Engine::new(&config)?;
-    let model = engine.install(|| Model::load(&command.model_file))?;
+    let model = engine.install(|| Model::load_on(&command.model_file, engine.device()))?;
     let dataset = Dataset::open(&config.data, model.seed).map_err(Error::from)?;
     for line in &dataset.notes {
         say::note(args.quiet, &format!(" note   {line}"));

@@ -1,9 +1,10 @@
 //! `blemish train` and `blemish config`.
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use blemish::core::{Progress, ThresholdSource};
-use blemish::datasets::Protocol;
-use blemish::results::{MODEL, Run};
+use blemish::datasets::{Dataset, Protocol};
+use blemish::engine::Pipeline;
+use blemish::results::{CHECKPOINT, CURVE_PICTURE, Claim, MODEL, Recorder, Run};
 use blemish::store::Store;
 use blemish::{Config, Engine, Error, Model};
 use serde_json::{Value, json};
@@ -17,16 +18,32 @@ pub(crate) fn run(args: &Args, command: &Train, progress: &Bars) -> anyhow::Resu
     if let Some(warning) = told {
         say::warn(&warning);
     }
-    // Find out before an hour of work that there is no place for the result.
-    probe(&config)?;
     let engine = Engine::new(&config)?;
-    let trained = engine.train(&config, progress as &dyn Progress)?;
+    let dataset = Dataset::open(&config.data, config.seed)?;
+    // Find out before an hour of work that there is no place for the result.
+    let claim = claim(args, command, &config, &dataset)?;
+    let resumed = claim.resumable();
+    let recorder = Recorder::new(claim.run(), progress as &dyn Progress);
+    let trained = match engine.train_on(&with_checkpoint(&config, &claim)?, dataset, &recorder) {
+        Ok(trained) => trained,
+        Err(error) => {
+            if claim.resumable() {
+                say::warn(&format!(
+                    "go on from where it stood: the same command with --resume {}",
+                    claim.run().folder().display()
+                ));
+            }
+            claim.discard();
+            return Err(error.into());
+        }
+    };
+    let epochs = recorder.finish()?;
     for line in &trained.notes {
         // What was left out is told in any case.
         say::note(args.quiet && !line.starts_with("skipped"), &format!(" note   {line}"));
     }
     let dataset = &trained.dataset;
-    let run = Run::new(&config.output, &config.model, &dataset.name, &dataset.category)?;
+    let run = claim.run().clone();
     let file = run.folder().join(MODEL);
     let saved = trained
         .model
@@ -34,9 +51,10 @@ pub(crate) fn run(args: &Args, command: &Train, progress: &Bars) -> anyhow::Resu
         .and_then(|()| run.write("config.toml", config.to_toml()?.as_bytes()))
         .and_then(|_| run.set_latest());
     if let Err(error) = saved {
-        run.discard();
+        claim.discard();
         return Err(error.into());
     }
+    claim.finish();
     let bytes = std::fs::metadata(&file).map_or(0, |m| m.len());
     let decision = &trained.model.decision;
     if args.json {
@@ -50,17 +68,22 @@ pub(crate) fn run(args: &Args, command: &Train, progress: &Bars) -> anyhow::Resu
             "train_images": trained.model.learnt_from.train,
             "threshold": decision.image.threshold,
             "threshold_source": decision.image_source,
+            "epochs": epochs.len(),
+            "resumed": resumed,
             "notes": trained.notes,
         });
         say::out(&value.to_string())?;
     } else {
+        let picture = run.folder().join(CURVE_PICTURE);
+        let curve = if epochs.is_empty() { String::new() } else { format!(" curve  {}\n", picture.display()) };
         say::out(&format!(
-            " {}\n learnt from {} good pictures of {} in {:.1} s\n {}\n model  {} ({})",
+            " {}\n learnt from {} good pictures of {} in {:.1} s\n {}\n{} model  {} ({})",
             trained.model.summary(),
             trained.model.learnt_from.train,
             dataset.category,
             trained.time.as_secs_f64(),
             threshold(&trained.model),
+            curve,
             file.display(),
             say::size(bytes)
         ))?;
@@ -129,14 +152,20 @@ pub(crate) fn config(args: &Args, command: &Train) -> anyhow::Result<Config> {
     set("backbone", command.backbone.as_ref().map(|v| json!(v)))?;
     set("layers", (!command.layers.is_empty()).then(|| json!(command.layers)))?;
     set("weights", command.weights.as_ref().map(|v| json!(v)))?;
+    set("precision", command.precision.as_ref().map(|v| json!(v)))?;
     let stretch = |s: usize| json!({"stretch": {"height": s, "width": s}});
     set("preprocess.resize", command.image_size.map(stretch))?;
     set("preprocess.crop", command.center_crop.map(|c| json!([c, c])))?;
     set("mode", command.mode.as_ref().map(|v| json!(v)))?;
     set("coreset_ratio", command.coreset_ratio.map(|v| json!(v)))?;
+    set("bank", command.bank.as_ref().map(|v| json!(v)))?;
+    set("epochs", command.epochs.map(|v| json!(v)))?;
     set("n_features", command.n_features.map(|v| json!(v)))?;
     set("false_reject_rate", command.false_reject_rate.map(|v| json!(v)))?;
     set("output", command.output.as_ref().map(|v| json!(v)))?;
+    if command.best_on_test {
+        set("best_on_test", Some(json!(true)))?;
+    }
     if command.skip_unreadable {
         set("skip_unreadable", Some(json!(true)))?;
     }
@@ -159,6 +188,13 @@ pub(crate) fn base(args: &Args) -> anyhow::Result<Config> {
     config.threads = args.threads.unwrap_or(config.threads);
     if let Some(device) = &args.device {
         config.device.clone_from(device);
+    }
+    if let Some(pipeline) = &args.pipeline {
+        config.pipeline = match pipeline.as_str() {
+            "latency" => Pipeline::Latency,
+            "throughput" => Pipeline::Throughput,
+            other => return Err(Error::unknown("pipeline", other, &["latency", "throughput"]).into()),
+        };
     }
     Ok(config)
 }
@@ -192,11 +228,32 @@ pub(crate) fn data(config: &mut Config, args: &DataArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whether results can be written at all.
-fn probe(config: &Config) -> Result<(), Error> {
-    let folder = &config.output;
-    std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
-    tempfile::Builder::new().prefix(".blemish-").tempfile_in(folder).map(drop).map_err(Error::io(folder))
+/// The folder of this run: a new one, or that of a training that was interrupted.
+fn claim(args: &Args, command: &Train, config: &Config, dataset: &Dataset) -> anyhow::Result<Claim> {
+    if let Some(folder) = &command.resume {
+        let claim = match folder {
+            None => Claim::unfinished(&config.output, &config.model, &dataset.name, &dataset.category)?,
+            Some(folder) if folder.join(CHECKPOINT).is_file() => Some(Claim::new(Run::at(folder))?),
+            Some(folder) => bail!("{}: there is no {CHECKPOINT} here to go on from", folder.display()),
+        };
+        if let Some(claim) = claim {
+            say::note(args.quiet, &format!(" resume {}", claim.run().folder().display()));
+            return Ok(claim);
+        }
+        say::note(args.quiet, " note   no interrupted training to go on from: starting anew");
+    }
+    Ok(Claim::new(Run::new(&config.output, &config.model, &dataset.name, &dataset.category)?)?)
+}
+
+/// The settings with the run's checkpoint, if the model trains in epochs and the user names no other.
+fn with_checkpoint(config: &Config, claim: &Claim) -> anyhow::Result<Config> {
+    let (mut config, params) = (config.clone(), config.model_params()?);
+    let trains = params.get("checkpoint").is_some();
+    if trains && params["checkpoint"].is_null() {
+        config.set("checkpoint", json!(claim.checkpoint()))?;
+        config.set("resume", json!(claim.resumable()))?;
+    }
+    Ok(config)
 }
 
 pub(crate) fn print_config(args: &Args, command: &Train) -> anyhow::Result<u8> {

@@ -35,11 +35,7 @@ pub(crate) fn run(args: &Args, command: &Weights, progress: &Bars) -> anyhow::Re
         WeightsCommand::Pull { name } => {
             let file = Store::published(name)?;
             let config = train::base(args)?;
-            let session = Session {
-                device: blemish::tensor::Device::cpu(),
-                seed: config.seed,
-                progress: progress as &dyn Progress,
-            };
+            let session = Session { progress: progress as &dyn Progress, ..Session::quiet(config.seed) };
             say::note(args.quiet, &format!(" pull   {} ({})", file.url, say::size(file.bytes)));
             let path = store.pull(file, &session)?;
             say::out(&format!(" {} is here and its SHA-256 is as published", path.display()))?;

@@ -193,8 +193,21 @@ fn arguments_that_name_nothing() {
     refused("unknown backbone", &output, &["resnet81", "resnet18"]);
     let output = train(&["--data", "mvtec/screw", "--layers", "blocks.99"]);
     refused("unknown layer", &output, &["blocks.99", "blocks.1"]);
-    let output = train(&["--data", "mvtec/screw", "--device", "cuda:0"]);
-    refused("no such device", &output, &["cuda"]);
+    let output = train(&["--data", "mvtec/screw", "--device", "cuda:999"]);
+    refused("no such device", &output, &["cuda:999", "not available"]);
+    let output = train(&["--data", "mvtec/screw", "--device", "gpu"]);
+    refused("no device", &output, &["'gpu'", "auto, cpu, cuda and cuda:N"]);
+    if !cfg!(feature = "cuda") {
+        for command in [
+            &["train", "--data", "mvtec/screw", "--device", "cuda"][..],
+            &["test", "--model-file", "none.blemish", "--data", "mvtec/screw", "--device", "cuda"],
+            &["predict", "--model-file", "none.blemish", "mvtec", "--device", "cuda"],
+            &["bench", "--model-file", "none.blemish", "--device", "cuda"],
+        ] {
+            let output = blemish(f, command);
+            refused("a GPU without GPU code", &output, &["feature `cuda`", "--features cuda", "--device cpu"]);
+        }
+    }
     let output = train(&["--data", "mvtec/screw", "--threads", "1000000"]);
     refused("a million threads", &output, &["threads", "1024"]);
     let output = blemish(f, &["train", "--data", "mvtec/screw", "--image-size", "0"]);

@@ -276,16 +276,26 @@ fn saved_predictions_and_speed() {
     assert!(names.contains(&"predictions.csv".to_owned()) && names.contains(&"predictions.jsonl".to_owned()));
     let given = json(f, &["bench", "--model-file", &model, "parts/test/good", "--count", "5", "--json"]);
     let probes = json(f, &["bench", "--model-file", &model, "--count", "5", "--json"]);
-    for (value, stages) in [(given, 5), (probes, 4)] {
+    for (value, stages) in [(given, 6), (probes, 5)] {
         let latency = value["latency"].as_object().unwrap();
         assert_eq!(latency.len(), stages, "{value}");
-        assert_eq!(latency.contains_key("decode"), stages == 5, "{value}");
+        assert_eq!(latency.contains_key("decode"), stages == 6, "{value}");
+        assert!(latency.contains_key("backbone") && latency.contains_key("all"), "{value}");
         for times in latency.values() {
             let at = |key: &str| times[key].as_f64().unwrap();
             assert!(at("p50_ms") <= at("p95_ms") && at("p95_ms") <= at("p99_ms"), "{times}");
         }
-        assert!(value["images_per_second"].as_f64().unwrap() > 0.0);
+        for times in latency.values().chain(value["pipelines"].as_object().unwrap().values()) {
+            assert!(times["images_per_second"].as_f64().unwrap() > 0.0, "{times}");
+        }
     }
+    // Either pipeline says the same, in the same order.
+    let seen = |pipeline: &str| {
+        expect(f, &["predict", "--model-file", &model, "parts/test", "--json", "--pipeline", pipeline], 0)
+    };
+    assert_eq!(seen("latency"), seen("throughput"));
+    let wrong = run(f, &["predict", "--model-file", &model, "parts/test", "--pipeline", "latencey"]);
+    assert!(all(&wrong).contains("Did you mean 'latency'?"), "{}", all(&wrong));
 }
 
 #[test]
@@ -295,7 +305,14 @@ fn small_commands() {
     for shell in ["bash", "zsh", "fish", "powershell"] {
         assert!(expect(f, &["completions", shell], 0).contains("blemish"), "{shell}");
     }
-    assert!(json(f, &["doctor", "--json"])["models"].as_array().unwrap().contains(&"patchcore".into()));
+    let doctor = json(f, &["doctor", "--json"]);
+    assert!(doctor["models"].as_array().unwrap().contains(&"patchcore".into()));
+    assert!(doctor["blas"].as_str().unwrap().starts_with("OpenBLAS"), "{doctor}");
+    // A GPU is used if one is found, else the reason is given.
+    let none = doctor["gpus"].as_array().unwrap().is_empty();
+    assert_eq!(doctor["no_gpu"].is_string(), none);
+    assert!(!none || doctor["device"] == "cpu", "{doctor}");
+    assert_eq!(json(f, &["doctor", "--json", "--device", "cpu"])["device"], "cpu");
     let weights = json(f, &["weights", "list", "--cache", "kept", "--json"]);
     assert_eq!(weights["folder"], "kept");
     assert!(weights["files"].as_array().unwrap().iter().all(|file| file["present"] == false));

@@ -1,4 +1,5 @@
-use ndarray::ArrayView4;
+use blemish_tensor::Device;
+use ndarray::{Array4, ArrayView4};
 
 use crate::{AnomalyMap, Image, ModelWriter, Preprocess, Result, Session};
 
@@ -48,6 +49,12 @@ pub trait Detect: Send + Sync {
     /// How pictures become network input; stored with the model.
     fn preprocess(&self) -> &Preprocess;
 
+    /// Computes on `device` from now on, as far as there is a form for it; the rest stays on the CPU. A new or loaded model
+    /// computes on the device of its session, or on the CPU.
+    fn use_device(&mut self, device: &Device) {
+        let _ = device;
+    }
+
     /// Scores preprocessed pictures `[n, height, width, 3]`, as [`Preprocess::apply`] makes them.
     ///
     /// A picture's prediction does not depend on the others in the batch.
@@ -55,6 +62,12 @@ pub trait Detect: Send + Sync {
     /// # Errors
     /// A shape this model was not made for.
     fn predict_batch(&self, input: ArrayView4<'_, f32>) -> Result<Vec<Prediction>>;
+
+    /// The two parts of [`Detect::predict_batch`], for models that keep them apart: a pipeline can work at both at once, and
+    /// a benchmark can time each.
+    fn stages(&self) -> Option<&dyn Stages> {
+        None
+    }
 
     /// Scores pictures.
     ///
@@ -79,6 +92,21 @@ pub trait Detect: Send + Sync {
 
     /// What a user may want to know of the model, in a line or two.
     fn summary(&self) -> String;
+}
+
+/// A detector in two parts: `score(features(input), size)` is what [`Detect::predict_batch`] gives, bit for bit.
+pub trait Stages: Send + Sync {
+    /// What the network makes of preprocessed pictures `[n, height, width, 3]`: a map `[n, h, w, c]` for each layer.
+    ///
+    /// # Errors
+    /// As [`Detect::predict_batch`].
+    fn features(&self, input: ArrayView4<'_, f32>) -> Result<Vec<Array4<f32>>>;
+
+    /// What the features say of the `n` pictures, whose input was `size` (height, width).
+    ///
+    /// # Errors
+    /// Features of a shape that [`Stages::features`] does not give for pictures this model was made for.
+    fn score(&self, features: Vec<Array4<f32>>, size: (usize, usize)) -> Result<Vec<Prediction>>;
 }
 
 /// [`Fit`] without its associated type, for registries.

@@ -1,4 +1,5 @@
 use blemish_core::CoreError;
+use blemish_embed::EmbedError;
 
 /// What can go wrong in an embedding detector.
 #[derive(Debug, thiserror::Error)]
@@ -7,9 +8,9 @@ pub enum EmbeddingError {
     /// A picture, a session, a file.
     #[error(transparent)]
     Core(#[from] CoreError),
-    /// The network or its weights.
+    /// The network or its features.
     #[error(transparent)]
-    Backbone(#[from] blemish_backbone::BackboneError),
+    Embed(EmbedError),
     /// A primitive refused its arguments.
     #[error(transparent)]
     Kernel(#[from] blemish_kernels::KernelError),
@@ -29,11 +30,21 @@ pub enum EmbeddingError {
     },
 }
 
+impl From<EmbedError> for EmbeddingError {
+    fn from(error: EmbedError) -> Self {
+        match error {
+            EmbedError::Core(error) => EmbeddingError::Core(error),
+            other => EmbeddingError::Embed(other),
+        }
+    }
+}
+
 impl EmbeddingError {
     /// As the error of the traits in `blemish-core`; its own errors pass through unwrapped.
     pub fn into_core(self, kind: &'static str) -> CoreError {
         match self {
             EmbeddingError::Core(error) => error,
+            EmbeddingError::Embed(error) => error.into_core(kind),
             EmbeddingError::Kernel(error) => CoreError::Kernel(error),
             EmbeddingError::Tensor(error) => CoreError::Tensor(error),
             EmbeddingError::Params { name, why } => CoreError::Params { name, why },

@@ -6,14 +6,17 @@
 //! | [`patchcore`] | Roth et al., CVPR 2022 | a coreset of all patches |
 //!
 //! Both read a frozen CNN through an [`Embedder`], learn in one pass over the pictures and are saved as one file.
+//!
+//! With the feature `cuda`, searches, coresets and distances are computed on the GPU that the session, or later
+//! `Detect::use_device`, names.
 
-mod embedder;
+mod device;
 mod error;
 mod mode;
 pub mod padim;
 pub mod patchcore;
 
-pub use embedder::{Embedder, FeatureSink};
+pub use blemish_embed::{Embedder, FeatureSink};
 pub use error::EmbeddingError;
 pub use mode::Mode;
 pub use padim::{Padim, PadimParams};

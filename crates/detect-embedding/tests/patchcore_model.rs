@@ -3,6 +3,7 @@
 use blemish_core::{
     CoreError, Detect, Fit, Image, ImageSource, ModelFile, ModelWriter, Preprocess, Progress, Resize, Session,
 };
+use blemish_detect_embedding::patchcore::BankStorage;
 use blemish_detect_embedding::{Mode, Patchcore, PatchcoreParams};
 use ndarray::Array3;
 use rand::{Rng, SeedableRng};
@@ -83,6 +84,36 @@ fn pictures_score_alike_alone_and_together_and_after_loading() {
 }
 
 #[test]
+fn a_bank_of_fewer_bits_survives_the_file() {
+    let fit = |bank| PatchcoreParams { bank, ..params() }.fit(&Session::quiet(1), &Noise(5)).unwrap();
+    let whole = fit(BankStorage::F32);
+    let images: Vec<Image> = (10..13).map(|i| Noise(20).get(i).unwrap()).collect();
+    let want = whole.predict(&images).unwrap();
+    let scores =
+        |model: &Patchcore| -> Vec<u32> { model.predict(&images).unwrap().iter().map(|p| p.score.to_bits()).collect() };
+    let mut sizes = vec![bytes(&whole).len()];
+    for (bank, bits, tolerance) in [(BankStorage::F16, 16, 1e-3), (BankStorage::Int8, 8, 2e-2)] {
+        let model = fit(bank);
+        assert!(model.summary().contains(&format!("in {bits} bits")), "{}", model.summary());
+        for (a, b) in model.predict(&images).unwrap().iter().zip(&want) {
+            assert!((a.score / b.score - 1.0).abs() < tolerance, "{bank:?}: {} and {}", a.score, b.score);
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model");
+        std::fs::write(&path, bytes(&model)).unwrap();
+        sizes.push(bytes(&model).len());
+        let loaded = Patchcore::load(&ModelFile::open(&path).unwrap()).unwrap();
+        assert_eq!(loaded.memory_bank().rows(), model.memory_bank().rows());
+        assert_eq!(scores(&loaded), scores(&model));
+        // What is loaded and saved again is the same file, and rounding later the same as rounding at once.
+        assert!(bytes(&loaded) == bytes(&model));
+        assert_eq!(scores(&fit(BankStorage::F32).rounded(bank).unwrap()), scores(&model));
+    }
+    let numbers = whole.memory_bank().rows().len();
+    assert!(sizes[0] - sizes[1] > numbers * 2 - 2000 && sizes[1] - sizes[2] > numbers - 2000, "{sizes:?} {numbers}");
+}
+
+#[test]
 fn training_pictures_score_zero_with_the_whole_bank() {
     let params = PatchcoreParams { coreset_ratio: 1.0, ..params() };
     let model = params.fit(&Session::quiet(1), &Noise(3)).unwrap();
@@ -115,6 +146,9 @@ fn params_are_plain_data() {
     let text = serde_json::to_string(&params()).unwrap();
     assert_eq!(serde_json::from_str::<PatchcoreParams>(&text).unwrap(), params());
     assert_eq!(serde_json::from_str::<PatchcoreParams>("{}").unwrap(), PatchcoreParams::default());
+    let int8 = serde_json::from_str::<PatchcoreParams>(r#"{"bank": "int8"}"#).unwrap();
+    assert_eq!(int8.bank, BankStorage::Int8);
+    assert!(serde_json::from_str::<PatchcoreParams>(r#"{"bank": "int4"}"#).is_err());
     assert!(serde_json::from_str::<PatchcoreParams>(r#"{"coreset_ration": 0.1}"#).is_err());
 }
 

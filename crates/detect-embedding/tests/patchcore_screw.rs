@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use blemish_core::{Detect, Fit, ImageSource, ModelFile, ModelWriter, Prediction, Preprocess, Session};
 use blemish_datasets::{DataSpec, Dataset, Files, Protocol, read_mask};
+use blemish_detect_embedding::patchcore::BankStorage;
 use blemish_detect_embedding::{Patchcore, PatchcoreParams};
 use blemish_kernels::nearest::pairwise_squared;
 use blemish_metrics::auroc;
@@ -142,5 +143,14 @@ fn one_percent_is_anomalibs() {
     let images = [test.get(3).unwrap(), test.get(70).unwrap()];
     for (a, b) in loaded.predict(&images).unwrap().iter().zip(model.predict(&images).unwrap()) {
         assert_eq!((a.score.to_bits(), &a.map), (b.score.to_bits(), &b.map));
+    }
+
+    // A bank of fewer bits finds the same defects.
+    let mut model = model;
+    for (storage, most) in [(BankStorage::F16, 1e-3), (BankStorage::Int8, 5e-3)] {
+        model = model.rounded(storage).unwrap();
+        let (i, p) = aurocs(&test, &predict(&model, &test));
+        eprintln!("1 %, {storage:?}: image AUROC {:+.5}, pixel {:+.5}; {}", i - image, p - pixel, model.summary());
+        assert!((i - image).abs() < most && (p - pixel).abs() < most, "{storage:?}: {i} {p}");
     }
 }

@@ -1,15 +1,24 @@
 //! Training, testing and prediction.
 
+mod bench;
 mod decide;
+mod judge;
+mod pipeline;
+mod plan;
 mod score;
 mod test;
 mod train;
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
 
 use blemish_core::{Progress, Session};
 use blemish_tensor::Device;
 use rayon::ThreadPool;
 
+pub use bench::{Speed, Stage};
 pub use decide::{Evidence, decide};
+pub use pipeline::Pipeline;
 pub use score::{Outcome, Scored};
 pub use test::{Each, ImageMetrics, PixelMetrics, TestReport};
 pub use train::Trained;
@@ -23,6 +32,9 @@ const MAX_THREADS: usize = 1024;
 pub struct Engine {
     pool: ThreadPool,
     device: Device,
+    pipeline: Pipeline,
+    /// Batch sizes that turned out to be quickest, by model.
+    plans: Mutex<BTreeMap<String, usize>>,
 }
 
 impl Engine {
@@ -42,7 +54,7 @@ impl Engine {
             .thread_name(|i| format!("blemish-{i}"))
             .build()
             .map_err(|e| Error::Setting { key: "threads".to_owned(), why: e.to_string() })?;
-        Ok(Engine { pool, device })
+        Ok(Engine { pool, device, pipeline: config.pipeline, plans: Mutex::default() })
     }
 
     /// Number of threads.
@@ -50,12 +62,22 @@ impl Engine {
         self.pool.current_num_threads()
     }
 
+    /// Where it computes what has a form for it; the rest is done by the threads.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
     /// Runs `work` on the engine's threads.
     pub fn install<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         self.pool.install(work)
     }
 
+    /// The same engine with another pipeline.
+    pub fn with_pipeline(self, pipeline: Pipeline) -> Engine {
+        Engine { pipeline, ..self }
+    }
+
     fn session<'a>(&self, seed: u64, progress: &'a dyn Progress) -> Session<'a> {
-        Session { device: self.device.clone(), seed, progress }
+        Session { device: self.device.clone(), seed, progress, judge: None }
     }
 }

@@ -177,7 +177,7 @@ impl Engine {
 }
 
 /// The value below which a share of the sorted `times` lies, in milliseconds.
-fn percentile(times: &[Duration], share: f64) -> f64 {
+pub(super) fn percentile(times: &[Duration], share: f64) -> f64 {
     let rank = (share * times.len() as f64).ceil() as usize;
     times.get(rank.saturating_sub(1)).map_or(0.0, |t| t.as_secs_f64() * 1e3)
 }

@@ -6,6 +6,7 @@ use ndarray::Array2;
 use rayon::prelude::*;
 
 use super::decide::{Evidence, decide};
+use super::judge::OnTest;
 use crate::model::LearntFrom;
 use crate::{Config, Engine, Error, Model, Result, registry};
 
@@ -27,13 +28,26 @@ impl Engine {
     /// # Errors
     /// Data or settings that cannot be used, unreadable pictures (all of them named), or an interruption.
     pub fn train(&self, config: &Config, progress: &dyn Progress) -> Result<Trained> {
+        self.train_on(config, Dataset::open(&config.data, config.seed)?, progress)
+    }
+
+    /// As [`train`](Self::train), on a data set that is open already.
+    ///
+    /// # Errors
+    /// As [`train`](Self::train).
+    pub fn train_on(&self, config: &Config, dataset: Dataset, progress: &dyn Progress) -> Result<Trained> {
         let entry = registry::find(&config.model)?;
         let params = config.model_params()?;
         let fit = (entry.params)(params.clone())
             .map_err(|e| Error::Setting { key: config.model.clone(), why: e.to_string() })?;
-        let dataset = Dataset::open(&config.data, config.seed)?;
-        let session = self.session(config.seed, progress);
+        let judge = OnTest { engine: self, samples: &dataset.test, seed: config.seed };
+        let mut session = self.session(config.seed, progress);
         let mut notes = dataset.notes.clone();
+        if config.best_on_test {
+            judge.check(&config.model, &params)?;
+            session.judge = Some(&judge);
+            notes.push("the best epoch was chosen on the test pictures: results on them flatter".to_owned());
+        }
         let start = Instant::now();
         let mut train = dataset.train.clone();
         let fitted = match self.install(|| fit.fit_dyn(&session, &Files::new(train.clone()))) {
@@ -64,6 +78,13 @@ impl Engine {
             train: train.len(),
             val: if held_out { evidence.len() } else { 0 },
         };
+        // The same model, whether its training was interrupted or not.
+        let mut params = params;
+        for key in registry::OF_THE_RUN {
+            if let Some(value) = params.get_mut(key) {
+                *value = (entry.defaults)()[key].take();
+            }
+        }
         let model = Model { detector: fitted, decision, params, seed: config.seed, learnt_from };
         Ok(Trained { model, dataset, time: start.elapsed(), notes })
     }
@@ -83,7 +104,7 @@ impl Engine {
     }
 
     /// Raw predictions on validation pictures; unreadable ones are passed over with a note.
-    fn evidence(
+    pub(super) fn evidence(
         &self,
         detector: &dyn blemish_core::Detect,
         samples: &[Sample],

@@ -6,14 +6,18 @@
 //! | `config.toml` | every setting in force |
 //! | `metrics.json` | metrics, counts at the threshold, times |
 //! | `predictions.csv`, `predictions.jsonl` | a line for each picture, with score, threshold, verdict and regions |
+//! | `curve.csv`, `curve.svg`, `events.out.tfevents.*` | the training curve of models that train in epochs |
+//! | `checkpoint.safetensors` | where a training stands; gone once the model is there |
 //! | `pictures/` | photo, heat map and outlines side by side |
 //!
 //! Runs are numbered; none is ever overwritten. `latest` points to the newest that holds a model. Every file is written
 //! under another name first and then renamed.
 
 mod colour;
+mod curve;
 mod names;
 mod pictures;
+mod unfinished;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -21,8 +25,10 @@ use std::path::{Path, PathBuf};
 use blemish_core::Label;
 use serde::Serialize;
 
+pub use curve::{CURVE, CURVE_PICTURE, Recorder};
 pub use names::Names;
 pub use pictures::{Panel, draw};
+pub use unfinished::{CHECKPOINT, Claim};
 
 use crate::engine::Scored;
 use crate::regions::Region;

@@ -13,7 +13,7 @@ const BLOCK: usize = 96;
 ///
 /// With `C = [[A, Bᵀ], [B, D]]` and `W_A A W_Aᵀ = I`: `L = B W_Aᵀ`, `W_D = chol(D - L Lᵀ)⁻¹`, and the next rows of `W`
 /// are `[-W_D L W_A, W_D]`. `inverse` is `[b, b]` with `W_A` in its first rows, `rows` is `[B, D]`.
-pub(super) fn extend(inverse: &mut Array2<f64>, rows: ArrayView2<'_, f64>) -> Result<()> {
+pub(crate) fn extend(inverse: &mut Array2<f64>, rows: ArrayView2<'_, f64>) -> Result<()> {
     let (n, b) = rows.dim();
     let a = b - n;
     let mut own = rows.slice(s![.., a..]).to_owned();

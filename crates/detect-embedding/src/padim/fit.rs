@@ -19,7 +19,9 @@ fn fit(params: &PadimParams, session: &Session<'_>, normal: &dyn ImageSource) ->
         return Err(too_few().into());
     }
     let weights = params.weights.as_deref();
-    let embedder = Embedder::new(&params.backbone, &params.layers, weights, session.seed, params.preprocess.clone())?;
+    let preprocess = params.preprocess.clone();
+    let embedder = Embedder::new(&params.backbone, &params.layers, weights, session.seed, preprocess)?;
+    let embedder = embedder.with_precision(params.precision, session, normal)?;
     let channels = params.select(embedder.layers().iter().map(|l| l.channels).sum(), session.seed)?;
     let mut learner = None;
     embedder.stream(session, "features", normal, params.batch_size, &mut |_, maps| {
@@ -27,11 +29,19 @@ fn fit(params: &PadimParams, session: &Session<'_>, normal: &dyn ImageSource) ->
             Some(learner) => learner,
             none => {
                 let sizes: Vec<[usize; 3]> = maps.iter().map(|m| [m.dim().1, m.dim().2, m.dim().3]).collect();
-                none.insert(Learner::new(&sizes, &channels, images, params.regularisation(), params.form)?)
+                none.insert(Learner::on(
+                    &session.device,
+                    &sizes,
+                    &channels,
+                    images,
+                    params.regularisation(),
+                    params.form,
+                )?)
             }
         };
         learner.push(&maps)
     })?;
-    let gaussians = learner.ok_or_else(too_few)?.finish()?;
+    let mut gaussians = learner.ok_or_else(too_few)?.finish()?;
+    gaussians.use_device(&session.device);
     Ok(Padim::new(embedder, gaussians, params.sigma, params.mode, images))
 }

@@ -1,11 +1,12 @@
 use blemish_core::{ModelFile, ModelWriter};
-use blemish_kernels::mahalanobis::{Layout, LowRank, distance, distance_low_rank};
-use blemish_tensor::Tensor;
+use blemish_kernels::mahalanobis::{Layout, LowRank};
+use blemish_tensor::{Device, Tensor};
 use ndarray::{Array1, Array2, Array3, Array4, ArrayView4};
 use serde::{Deserialize, Serialize};
 
 use super::Form;
 use crate::Result;
+use crate::device::{KeptGaussians, Tables, distances};
 
 /// A Gaussian for each position of the grid; the distances of new pictures from it (section III.C).
 #[derive(Debug)]
@@ -16,6 +17,7 @@ pub struct Gaussians {
     /// `[groups, rows]` for each level of the layout.
     mean: Vec<Tensor>,
     factors: Factors,
+    kept: KeptGaussians,
 }
 
 #[derive(Debug)]
@@ -45,7 +47,14 @@ impl Gaussians {
         let flat = |w: Vec<f32>| Tensor::from_vec(vec![w.len()], w);
         let weight = weight.into_iter().map(flat).collect::<std::result::Result<_, _>>()?;
         let mean = means(&layout, mean)?;
-        Ok(Gaussians { maps, layout, epsilon, mean, factors: Factors::Triangles(weight) })
+        Ok(Gaussians {
+            maps,
+            layout,
+            epsilon,
+            mean,
+            factors: Factors::Triangles(weight),
+            kept: KeptGaussians::default(),
+        })
     }
 
     pub(super) fn low_rank(
@@ -59,7 +68,19 @@ impl Gaussians {
         let basis = Tensor::from_vec(vec![groups, k, d], basis)?;
         let scale = Tensor::from_vec(vec![groups, k], scale)?;
         let mean = means(&layout, mean)?;
-        Ok(Gaussians { maps, layout, epsilon, mean, factors: Factors::LowRank { basis, scale } })
+        Ok(Gaussians {
+            maps,
+            layout,
+            epsilon,
+            mean,
+            factors: Factors::LowRank { basis, scale },
+            kept: KeptGaussians::default(),
+        })
+    }
+
+    /// Measures distances on `device` from now on.
+    pub fn use_device(&mut self, device: &Device) {
+        self.kept.use_device(device);
     }
 
     /// The form they are kept in; never [`Form::Auto`].
@@ -108,13 +129,15 @@ impl Gaussians {
     pub fn distance(&self, maps: &[Array4<f32>]) -> Result<Array3<f32>> {
         let views: Vec<ArrayView4<'_, f32>> = maps.iter().map(|m| m.view()).collect();
         let mean = slices(&self.mean)?;
-        Ok(match &self.factors {
-            Factors::Triangles(weight) => distance(&self.layout, &mean, &slices(weight)?, &views)?,
-            Factors::LowRank { basis, scale } => {
-                let (basis, scale) = (basis.as_slice()?, scale.as_slice()?);
-                distance_low_rank(&self.layout, &mean, basis, scale, self.epsilon as f32, &views)?
+        match &self.factors {
+            Factors::Triangles(weight) => {
+                distances(&self.kept, &self.layout, &mean, Tables::Triangles(&slices(weight)?), &views)
             }
-        })
+            Factors::LowRank { basis, scale } => {
+                let tables = Tables::LowRank(basis.as_slice()?, scale.as_slice()?, self.epsilon as f32);
+                distances(&self.kept, &self.layout, &mean, tables, &views)
+            }
+        }
     }
 
     /// The mean `[d]` at a grid position.
@@ -211,7 +234,7 @@ impl Gaussians {
             }
             Factors::Triangles(weight)
         };
-        Ok(Gaussians { maps, layout, epsilon, mean, factors })
+        Ok(Gaussians { maps, layout, epsilon, mean, factors, kept: KeptGaussians::default() })
     }
 }
 

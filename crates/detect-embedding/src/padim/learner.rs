@@ -1,9 +1,11 @@
-use blemish_kernels::mahalanobis::{Layout, Moments, Samples};
+use blemish_kernels::mahalanobis::{Layout, Samples};
+use blemish_tensor::Device;
 use ndarray::{Array4, ArrayView4};
 
-use super::factor::{directions, extend};
+use super::factor::directions;
 use super::{Form, Gaussians};
 use crate::Result;
+use crate::device::Moments;
 
 /// Learns [`Gaussians`] from feature maps, batch after batch (section III.B).
 ///
@@ -15,7 +17,7 @@ pub struct Learner {
 }
 
 enum State {
-    Moments(Moments),
+    Moments(Box<Moments>),
     Samples(Samples),
 }
 
@@ -26,6 +28,22 @@ impl Learner {
     /// # Errors
     /// A channel out of range or named twice, or sizes of zero.
     pub fn new(maps: &[[usize; 3]], channels: &[usize], images: usize, epsilon: f64, form: Form) -> Result<Self> {
+        Learner::on(&Device::cpu(), maps, channels, images, epsilon, form)
+    }
+
+    /// As [`new`](Self::new), adding up and factoring on `device` where it is a GPU with room for it. The low-rank form is
+    /// learnt on the CPU.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new); what the GPU refuses.
+    pub fn on(
+        device: &Device,
+        maps: &[[usize; 3]],
+        channels: &[usize],
+        images: usize,
+        epsilon: f64,
+        form: Form,
+    ) -> Result<Self> {
         let layout = Layout::new(maps, channels, form != Form::Triangle)?;
         let rank = images.saturating_sub(1).min(channels.len());
         let low_rank = match form {
@@ -33,8 +51,11 @@ impl Learner {
             Form::LowRank => true,
             Form::Nested | Form::Triangle => false,
         };
-        let state =
-            if low_rank { State::Samples(Samples::new(layout, images)) } else { State::Moments(Moments::new(layout)) };
+        let state = if low_rank {
+            State::Samples(Samples::new(layout, images))
+        } else {
+            State::Moments(Box::new(Moments::new(device, layout)?))
+        };
         Ok(Learner { maps: maps.to_vec(), epsilon, state })
     }
 
@@ -59,8 +80,9 @@ impl Learner {
         let Learner { maps, epsilon, state } = self;
         match state {
             State::Moments(moments) => {
-                let (layout, mean) = (moments.layout().clone(), moments.mean()?);
-                Gaussians::triangles(maps, layout, epsilon, mean, moments.factor(epsilon, extend)?)
+                let layout = moments.layout().clone();
+                let (mean, weight) = moments.finish(epsilon)?;
+                Gaussians::triangles(maps, layout, epsilon, mean, weight)
             }
             State::Samples(samples) => {
                 let layout = samples.layout().clone();

@@ -31,6 +31,7 @@ mod learner;
 mod model;
 mod params;
 
+pub(crate) use factor::extend;
 pub use gaussians::Gaussians;
 pub use learner::Learner;
 pub use model::Padim;

@@ -1,11 +1,12 @@
-use blemish_core::{AnomalyMap, CoreError, Detect, ModelFile, ModelWriter, Prediction, Preprocess};
+use blemish_core::{AnomalyMap, CoreError, Detect, ModelFile, ModelWriter, Prediction, Preprocess, Stages};
 use blemish_kernels::{blur, resize};
-use ndarray::{ArrayView2, ArrayView4};
+use blemish_tensor::Device;
+use ndarray::{Array4, ArrayView2, ArrayView4};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::{Form, Gaussians, KIND};
-use crate::{Embedder, Mode, Result};
+use crate::{Embedder, EmbeddingError, Mode, Result};
 
 /// A fitted PaDiM: the network and a Gaussian for each position.
 pub struct Padim {
@@ -60,7 +61,10 @@ impl Padim {
         if n == 0 {
             return Ok(Vec::new());
         }
-        let maps = self.embedder.features(input)?;
+        self.scores(self.embedder.features(input)?, (height, width))
+    }
+
+    fn scores(&self, maps: Vec<Array4<f32>>, (height, width): (usize, usize)) -> Result<Vec<Prediction>> {
         let sizes: Vec<[usize; 3]> = maps.iter().map(|m| [m.dim().1, m.dim().2, m.dim().3]).collect();
         if sizes != self.gaussians.maps() {
             let got = format!("{height} x {width}, which gives {sizes:?}");
@@ -99,6 +103,14 @@ impl Detect for Padim {
         self.predictions(input).map_err(|error| error.into_core(KIND))
     }
 
+    fn stages(&self) -> Option<&dyn Stages> {
+        Some(self)
+    }
+
+    fn use_device(&mut self, device: &Device) {
+        self.gaussians.use_device(device);
+    }
+
     fn save(&self, file: &mut ModelWriter) -> blemish_core::Result<()> {
         let add = |file: &mut ModelWriter| -> Result<()> {
             self.embedder.save(file)?;
@@ -126,5 +138,15 @@ impl Detect for Padim {
             self.gaussians.channels().len(),
             floats * (height * width) as f64 * 4e-6
         )
+    }
+}
+
+impl Stages for Padim {
+    fn features(&self, input: ArrayView4<'_, f32>) -> blemish_core::Result<Vec<Array4<f32>>> {
+        self.embedder.features(input).map_err(|error| EmbeddingError::from(error).into_core(KIND))
+    }
+
+    fn score(&self, maps: Vec<Array4<f32>>, size: (usize, usize)) -> blemish_core::Result<Vec<Prediction>> {
+        self.scores(maps, size).map_err(|error| error.into_core(KIND))
     }
 }

@@ -1,6 +1,7 @@
 use std::path::PathBuf;
 
 use blemish_core::Preprocess;
+use blemish_embed::Precision;
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
@@ -33,6 +34,8 @@ pub struct PadimParams {
     pub layers: Vec<String>,
     /// The network's weights; untrained ones from the session's seed without a file.
     pub weights: Option<PathBuf>,
+    /// What the network computes in; int8 is calibrated with the first pictures, at most 64.
+    pub precision: Precision,
     /// Channels kept (section III.A), drawn from the session's seed. If not given: 100 for `resnet18` and 550 for
     /// `wide_resnet50_2`, as in the paper; for other networks 100, or all if there are fewer.
     pub n_features: Option<usize>,
@@ -58,6 +61,7 @@ impl Default for PadimParams {
             backbone: "resnet18".to_owned(),
             layers: ["layer1", "layer2", "layer3"].map(str::to_owned).to_vec(),
             weights: None,
+            precision: Precision::F32,
             n_features: None,
             channels: None,
             epsilon: 0.01,

@@ -1,10 +1,11 @@
 use blemish_core::{CoreError, Fit, ImageSource, Session};
-use blemish_kernels::kcenter::{SparseProjection, greedy};
+use blemish_kernels::kcenter::SparseProjection;
 use ndarray::{Array2, ArrayView2, Axis};
 use rand::{Rng, SeedableRng};
 
 use super::embed::{embed, grid};
 use super::{KIND, MemoryBank, Patchcore, PatchcoreParams};
+use crate::device;
 use crate::{Embedder, EmbeddingError, Result};
 
 impl Fit for PatchcoreParams {
@@ -21,11 +22,14 @@ fn fit(params: &PatchcoreParams, session: &Session<'_>, normal: &dyn ImageSource
         return Err(CoreError::TooFewImages { wanted: "one good picture or more".to_owned(), got: 0 }.into());
     }
     let weights = params.weights.as_deref();
-    let embedder = Embedder::new(&params.backbone, &params.layers, weights, session.seed, params.preprocess.clone())?;
+    let preprocess = params.preprocess.clone();
+    let embedder = Embedder::new(&params.backbone, &params.layers, weights, session.seed, preprocess)?;
+    let embedder = embedder.with_precision(params.precision, session, normal)?;
     let patches = collect(params, &embedder, session, normal)?;
     let coreset = choose(params, session, patches.view())?;
     let rows: Vec<usize> = coreset.iter().map(|&i| i as usize).collect();
-    let memory = MemoryBank::new(patches.select(Axis(0), &rows), params.scoring())?;
+    let mut memory = MemoryBank::rounded(patches.select(Axis(0), &rows), params.bank, params.scoring())?;
+    memory.use_device(&session.device);
     Ok(Patchcore::new(embedder, memory, coreset, normal.len(), patches.nrows()))
 }
 
@@ -38,7 +42,7 @@ fn collect(
 ) -> Result<Array2<f32>> {
     let mut all: Vec<f32> = Vec::new();
     let mut width = 0;
-    embedder.stream(session, "features", normal, params.batch_size, &mut |first, maps| {
+    embedder.stream(session, "features", normal, params.batch_size, &mut |first, maps| -> Result<()> {
         let rows = embed(&maps, params.mode)?;
         if first == 0 {
             let (h, w) = grid(&maps);
@@ -82,14 +86,13 @@ fn choose(params: &PatchcoreParams, session: &Session<'_>, patches: ArrayView2<'
         Some(start) => start,
         None => rand_chacha::ChaCha8Rng::seed_from_u64(session.seed).random_range(0..n),
     };
-    let projected = match params.projection {
-        Some(dim) => Some(SparseProjection::new(patches.ncols(), dim, session.seed)?.apply(patches)?),
+    let projection = match params.projection {
+        Some(dim) => Some(SparseProjection::new(patches.ncols(), dim, session.seed)?),
         None => None,
     };
-    let points = projected.as_ref().map_or(patches, |p| p.view());
     let task = session.task("coreset", count);
     let (mut told, mut stopped) = (0, None);
-    let found = greedy(points, count, start, &mut |done| {
+    let found = device::coreset(&session.device, patches, projection.as_ref(), count, start, &mut |done| {
         stopped = task.step(done - told).err();
         told = done;
         stopped.is_none()

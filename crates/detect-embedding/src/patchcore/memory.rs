@@ -1,12 +1,37 @@
 use blemish_core::{AnomalyMap, CoreError, Prediction};
 use blemish_kernels::blur::{self, Border};
-use blemish_kernels::nearest::{Bank, pairwise_squared};
+use blemish_kernels::nearest::{Bank, Neighbors, Rows, Storage, pairwise_squared};
 use blemish_kernels::resize;
-use ndarray::{Array2, ArrayView2, Axis};
+use blemish_tensor::Device;
+use ndarray::{Array2, ArrayView1, ArrayView2, Axis, CowArray, Ix2, s};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use crate::device::SearchBank;
 use crate::{EmbeddingError, Mode, Result};
+
+/// How the numbers of the memory bank are kept, in memory and in the model file. Scores are exact for the rows as kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BankStorage {
+    /// 32 bits: as computed.
+    #[default]
+    F32,
+    /// 16 bits: half the size, relative error 2^-11 at most.
+    F16,
+    /// 8 bits: a quarter of the size; 255 steps between the least and the greatest value of each coordinate.
+    Int8,
+}
+
+impl From<BankStorage> for Storage {
+    fn from(storage: BankStorage) -> Storage {
+        match storage {
+            BankStorage::F32 => Storage::F32,
+            BankStorage::F16 => Storage::F16,
+            BankStorage::Int8 => Storage::Int8,
+        }
+    }
+}
 
 /// How distances become scores.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -38,7 +63,7 @@ impl Scoring {
 /// The coreset of the patch embeddings of good parts, `[m, c]`, ready to be searched.
 #[derive(Debug)]
 pub struct MemoryBank {
-    bank: Bank,
+    bank: SearchBank,
     scoring: Scoring,
 }
 
@@ -49,13 +74,40 @@ impl MemoryBank {
     /// [`EmbeddingError::Params`] for settings out of range, [`EmbeddingError::Kernel`] for no rows or values that are
     /// not finite.
     pub fn new(rows: Array2<f32>, scoring: Scoring) -> Result<Self> {
-        scoring.validate()?;
-        Ok(MemoryBank { bank: Bank::new(rows)?, scoring })
+        MemoryBank::rounded(rows, BankStorage::F32, scoring)
     }
 
-    /// The rows kept, `[m, c]`.
-    pub fn rows(&self) -> ArrayView2<'_, f32> {
-        self.bank.rows()
+    /// Searches on `device` from now on; the results are the same.
+    pub fn use_device(&mut self, device: &Device) {
+        self.bank.use_device(device);
+    }
+
+    /// Takes the rows kept, rounded to `storage`.
+    ///
+    /// # Errors
+    /// As [`MemoryBank::new`], and values too large for 16 bits.
+    pub fn rounded(rows: Array2<f32>, storage: BankStorage, scoring: Scoring) -> Result<Self> {
+        scoring.validate()?;
+        Ok(MemoryBank { bank: Bank::rounded(rows, storage.into())?.into(), scoring })
+    }
+
+    /// Takes rows of `columns` numbers that are rounded already.
+    ///
+    /// # Errors
+    /// As [`MemoryBank::new`], and rows of another length.
+    pub fn stored(rows: Rows, columns: usize, scoring: Scoring) -> Result<Self> {
+        scoring.validate()?;
+        Ok(MemoryBank { bank: Bank::stored(rows, columns)?.into(), scoring })
+    }
+
+    /// The values of the rows kept, `[m, c]`: those searched, after rounding.
+    pub fn rows(&self) -> CowArray<'_, f32, Ix2> {
+        self.bank().rows()
+    }
+
+    /// What is searched: the rows as they are kept, and the tables beside them.
+    pub fn bank(&self) -> &Bank {
+        self.bank.here()
     }
 
     /// How distances become scores.
@@ -86,22 +138,22 @@ impl MemoryBank {
             return Err(CoreError::Shape { what: "patch embeddings", wanted, got }.into());
         }
         let nearest = self.bank.search(patches, 1)?;
-        let pictures: Vec<usize> = (0..patches.nrows() / each).collect();
-        pictures
+        let distance = nearest.distance.column(0);
+        let pictures = patches.nrows() / each;
+        let farther = |a: usize, b: usize| if distance[b] > distance[a] { b } else { a };
+        let farthest: Vec<usize> = (0..pictures).map(|i| (i * each..(i + 1) * each).fold(i * each, farther)).collect();
+        let weights = match self.scoring.mode {
+            Mode::Anomalib => self.weights(patches.select(Axis(0), &farthest).view(), &farthest, &nearest)?,
+            Mode::Paper => vec![1.0; pictures],
+        };
+        (0..pictures)
             .into_par_iter()
             .map(|i| {
-                let first = i * each;
-                let mut scores: Vec<f32> =
-                    nearest.distance.rows().into_iter().skip(first).take(each).map(|d| d[0]).collect();
+                let mut scores = distance.slice(s![i * each..(i + 1) * each]).to_vec();
                 if self.scoring.mode == Mode::Paper {
                     scores.iter_mut().for_each(|s| *s *= *s);
                 }
-                let farthest = (0..each).fold(0, |best, j| if scores[j] > scores[best] { j } else { best });
-                let mut score = scores[farthest];
-                if self.scoring.mode == Mode::Anomalib {
-                    let row = nearest.index[[first + farthest, 0]] as usize;
-                    score *= self.weight(patches.row(first + farthest).insert_axis(Axis(0)), row)?;
-                }
+                let score = scores[farthest[i] - i * each] * weights[i];
                 let scores = Array2::from_shape_vec(grid, scores).map_err(|e| CoreError::Shape {
                     what: "patch scores",
                     wanted: format!("{grid:?}"),
@@ -112,22 +164,27 @@ impl MemoryBank {
             .collect()
     }
 
-    /// Equation 7: one minus the softmax share of the nearest row `m*` among the distances of the patch to the `b` rows
-    /// nearest to `m*`, itself first. A row that lies alone makes a distant patch less surprising.
-    fn weight(&self, patch: ArrayView2<'_, f32>, nearest: usize) -> Result<f32> {
-        let rows = self.bank.rows();
-        let b = self.scoring.num_neighbors.min(rows.nrows());
-        if b == 1 {
-            return Ok(1.0);
+    /// Equation 7, for the worst patch of each picture, `[n, c]`: one minus the softmax share of its nearest row `m*` among
+    /// its distances to the `b` rows nearest to `m*`, itself first. A row that lies alone makes a distant patch less
+    /// surprising.
+    fn weights(&self, worst: ArrayView2<'_, f32>, at: &[usize], nearest: &Neighbors) -> Result<Vec<f32>> {
+        let bank = self.bank();
+        let b = self.scoring.num_neighbors.min(bank.dim().0);
+        if b == 1 || at.is_empty() {
+            return Ok(vec![1.0; at.len()]);
         }
-        let around = self.bank.search(rows.row(nearest).insert_axis(Axis(0)), b)?;
-        let around: Vec<usize> = around.index.iter().map(|&i| i as usize).collect();
-        let squared = pairwise_squared(patch, rows.select(Axis(0), &around).view())?;
-        let distances: Vec<f64> = squared.iter().map(|s| f64::from(s.sqrt())).collect();
-        let largest = distances.iter().copied().fold(0.0, f64::max);
-        let sum: f64 = distances.iter().map(|d| (d - largest).exp()).sum();
-        let first = distances.first().copied().unwrap_or(largest);
-        Ok((1.0 - (first - largest).exp() / sum) as f32)
+        let own: Vec<usize> = at.iter().map(|&i| nearest.index[[i, 0]] as usize).collect();
+        let around = self.bank.search(bank.select(&own).view(), b)?;
+        let weight = |(patch, around): (ArrayView2<'_, f32>, ArrayView1<'_, u32>)| {
+            let around: Vec<usize> = around.iter().map(|&i| i as usize).collect();
+            let squared = pairwise_squared(patch, bank.select(&around).view())?;
+            let distances: Vec<f64> = squared.iter().map(|s| f64::from(s.sqrt())).collect();
+            let largest = distances.iter().copied().fold(0.0, f64::max);
+            let sum: f64 = distances.iter().map(|d| (d - largest).exp()).sum();
+            let first = distances.first().copied().unwrap_or(largest);
+            Ok((1.0 - (first - largest).exp() / sum) as f32)
+        };
+        worst.axis_chunks_iter(Axis(0), 1).zip(around.index.rows()).map(weight).collect()
     }
 
     fn map(&self, scores: ArrayView2<'_, f32>, size: (usize, usize)) -> Result<AnomalyMap> {

@@ -30,7 +30,7 @@ mod model;
 mod params;
 
 pub use embed::{embed, width};
-pub use memory::{MemoryBank, Scoring};
+pub use memory::{BankStorage, MemoryBank, Scoring};
 pub use model::Patchcore;
 pub use params::PatchcoreParams;
 

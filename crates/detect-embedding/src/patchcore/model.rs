@@ -1,11 +1,13 @@
-use blemish_core::{Detect, ModelFile, ModelWriter, Prediction, Preprocess};
-use blemish_tensor::Tensor;
-use ndarray::ArrayView4;
+use blemish_core::{Detect, ModelFile, ModelWriter, Prediction, Preprocess, Stages};
+use blemish_kernels::nearest::{Rows, Storage};
+use blemish_tensor::{Device, Tensor};
+use half::f16;
+use ndarray::{Array4, ArrayView4};
 use serde::{Deserialize, Serialize};
 
 use super::embed::{embed, grid, width};
-use super::{KIND, MemoryBank, Scoring};
-use crate::{Embedder, Result};
+use super::{BankStorage, KIND, MemoryBank, Scoring};
+use crate::{Embedder, EmbeddingError, Result};
 
 /// A fitted PatchCore: the network and the memory bank.
 pub struct Patchcore {
@@ -27,6 +29,9 @@ struct Seen {
 struct Stored {
     scoring: Scoring,
     seen: Seen,
+    /// Absent in files of versions that knew 32 bits only.
+    #[serde(default)]
+    bank: BankStorage,
 }
 
 impl Patchcore {
@@ -45,6 +50,15 @@ impl Patchcore {
         &self.memory
     }
 
+    /// The same model with its memory bank rounded to `storage`. What a bank of fewer bits lost does not come back.
+    ///
+    /// # Errors
+    /// Values too large for 16 bits.
+    pub fn rounded(self, storage: BankStorage) -> Result<Self> {
+        let memory = MemoryBank::rounded(self.memory.rows().into_owned(), storage, self.memory.scoring())?;
+        Ok(Patchcore { memory, ..self })
+    }
+
     /// Which of all training patches the rows of the memory bank are, in the order picked.
     pub fn coreset(&self) -> &[u32] {
         &self.coreset
@@ -61,13 +75,13 @@ impl Patchcore {
     /// Missing or damaged entries, or a memory bank that does not fit the network.
     pub fn load(file: &ModelFile) -> Result<Self> {
         let embedder = Embedder::load(file)?;
-        let Stored { scoring, seen } = file.get(KIND)?;
+        let Stored { scoring, seen, bank } = file.get(KIND)?;
         let channels: Vec<usize> = embedder.layers().iter().map(|l| l.channels).collect();
         let columns = width(&channels, scoring.mode);
-        let rows = file.tensor::<f32>("patchcore.memory_bank", &[None, Some(columns)])?;
-        let rows = rows.view::<f32, ndarray::Ix2>()?.to_owned();
-        let coreset = file.tensor::<u32>("patchcore.coreset", &[Some(rows.nrows())])?.as_slice::<u32>()?.to_vec();
-        Ok(Patchcore { embedder, memory: MemoryBank::new(rows, scoring)?, coreset, seen })
+        let rows = read(file, bank, columns)?;
+        let memory = MemoryBank::stored(rows, columns, scoring)?;
+        let coreset = file.tensor::<u32>("patchcore.coreset", &[Some(memory.bank().dim().0)])?;
+        Ok(Patchcore { embedder, coreset: coreset.as_slice::<u32>()?.to_vec(), memory, seen })
     }
 
     fn predictions(&self, input: ArrayView4<'_, f32>) -> Result<Vec<Prediction>> {
@@ -75,9 +89,12 @@ impl Patchcore {
         if n == 0 {
             return Ok(Vec::new());
         }
-        let maps = self.embedder.features(input)?;
+        self.scores(self.embedder.features(input)?, (height, width))
+    }
+
+    fn scores(&self, maps: Vec<Array4<f32>>, size: (usize, usize)) -> Result<Vec<Prediction>> {
         let patches = embed(&maps, self.memory.scoring().mode)?;
-        self.memory.score(patches.view(), grid(&maps), (height, width))
+        self.memory.score(patches.view(), grid(&maps), size)
     }
 }
 
@@ -94,23 +111,77 @@ impl Detect for Patchcore {
         self.predictions(input).map_err(|error| error.into_core(KIND))
     }
 
+    fn stages(&self) -> Option<&dyn Stages> {
+        Some(self)
+    }
+
+    fn use_device(&mut self, device: &Device) {
+        self.memory.use_device(device);
+    }
+
     fn save(&self, file: &mut ModelWriter) -> blemish_core::Result<()> {
         self.embedder.save(file).map_err(|error| error.into_core(KIND))?;
-        file.set(KIND, &Stored { scoring: self.memory.scoring(), seen: self.seen })?;
-        file.add("patchcore.memory_bank", Tensor::from_array(&self.memory.rows()))?;
+        let bank = self.memory.bank();
+        let (n, columns) = bank.dim();
+        let shape = vec![n, columns];
+        let (rows, bank) = match bank.as_stored() {
+            Rows::F32(values) => (Tensor::from_vec(shape, values.clone())?, BankStorage::F32),
+            Rows::F16(values) => (Tensor::from_vec(shape, values.clone())?, BankStorage::F16),
+            Rows::Int8 { codes, scale, offset } => {
+                file.add("patchcore.memory_scale", Tensor::from_vec(vec![columns], scale.clone())?)?;
+                file.add("patchcore.memory_offset", Tensor::from_vec(vec![columns], offset.clone())?)?;
+                (Tensor::from_vec(shape, codes.clone())?, BankStorage::Int8)
+            }
+        };
+        file.set(KIND, &Stored { scoring: self.memory.scoring(), seen: self.seen, bank })?;
+        file.add("patchcore.memory_bank", rows)?;
         file.add("patchcore.coreset", Tensor::from_vec(vec![self.coreset.len()], self.coreset.clone())?)
     }
 
     fn summary(&self) -> String {
-        let (m, c) = self.memory.rows().dim();
+        let stored = self.memory.bank().as_stored();
+        let (m, c) = self.memory.bank().dim();
+        let bits = match stored.storage() {
+            Storage::F32 => "",
+            Storage::F16 => " in 16 bits",
+            Storage::Int8 => " in 8 bits",
+        };
         let layers: Vec<&str> = self.embedder.layers().iter().map(|l| l.name.as_str()).collect();
         format!(
-            "PatchCore on {}, layers {}: {m} of {} patches of {} pictures, {c} numbers each ({:.1} MB)",
+            "PatchCore on {}, layers {}: {m} of {} patches of {} pictures, {c} numbers each{bits} ({:.1} MB)",
             self.embedder.describe(),
             layers.join(" + "),
             self.seen.patches,
             self.seen.images,
-            (m * c * 4) as f64 * 1e-6
+            stored.bytes() as f64 * 1e-6
         )
     }
+}
+
+impl Stages for Patchcore {
+    fn features(&self, input: ArrayView4<'_, f32>) -> blemish_core::Result<Vec<Array4<f32>>> {
+        self.embedder.features(input).map_err(|error| EmbeddingError::from(error).into_core(KIND))
+    }
+
+    fn score(&self, maps: Vec<Array4<f32>>, size: (usize, usize)) -> blemish_core::Result<Vec<Prediction>> {
+        self.scores(maps, size).map_err(|error| error.into_core(KIND))
+    }
+}
+
+/// The memory bank of a file. It is copied out of the mapped file: a model at work must not depend on what becomes of it.
+fn read(file: &ModelFile, bank: BankStorage, columns: usize) -> Result<Rows> {
+    const NAME: &str = "patchcore.memory_bank";
+    let shape = [None, Some(columns)];
+    let list = |name: &str| -> Result<Vec<f32>> {
+        Ok(file.tensor::<f32>(name, &[Some(columns)])?.as_slice::<f32>()?.to_vec())
+    };
+    Ok(match bank {
+        BankStorage::F32 => Rows::F32(file.tensor::<f32>(NAME, &shape)?.as_slice::<f32>()?.to_vec()),
+        BankStorage::F16 => Rows::F16(file.tensor::<f16>(NAME, &shape)?.as_slice::<f16>()?.to_vec()),
+        BankStorage::Int8 => Rows::Int8 {
+            codes: file.tensor::<i8>(NAME, &shape)?.as_slice::<i8>()?.to_vec(),
+            scale: list("patchcore.memory_scale")?,
+            offset: list("patchcore.memory_offset")?,
+        },
+    })
 }

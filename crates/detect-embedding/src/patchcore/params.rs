@@ -1,9 +1,10 @@
 use std::path::PathBuf;
 
 use blemish_core::Preprocess;
+use blemish_embed::Precision;
 use serde::{Deserialize, Serialize};
 
-use super::Scoring;
+use super::{BankStorage, Scoring};
 use crate::{EmbeddingError, Mode, Result};
 
 /// Settings of PatchCore. The default is anomalib's, but that the coreset is chosen among the embeddings themselves.
@@ -16,6 +17,8 @@ pub struct PatchcoreParams {
     pub layers: Vec<String>,
     /// The network's weights; untrained ones from the session's seed without a file.
     pub weights: Option<PathBuf>,
+    /// What the network computes in; int8 is calibrated with the first pictures, at most 64.
+    pub precision: Precision,
     /// Share of all patches that is kept, above 0 to 1 (section 3.2; the paper has 0.25, 0.1 and 0.01).
     pub coreset_ratio: f64,
     /// Number of patches kept, instead of a share.
@@ -25,6 +28,8 @@ pub struct PatchcoreParams {
     /// Picks the coreset in a sparse random projection to this many coordinates (section 3.2); what is kept is not
     /// projected.
     pub projection: Option<usize>,
+    /// How the patches kept are stored: 32, 16 or 8 bits a number.
+    pub bank: BankStorage,
     /// Neighbours `b` of the image score (equation 7); 1 for the largest patch score as it is. Not used in paper mode.
     pub num_neighbors: usize,
     /// Standard deviation of the blur of the map, in pixels; 0 for none.
@@ -43,10 +48,12 @@ impl Default for PatchcoreParams {
             backbone: "wide_resnet50_2".to_owned(),
             layers: vec!["layer2".to_owned(), "layer3".to_owned()],
             weights: None,
+            precision: Precision::F32,
             coreset_ratio: 0.1,
             coreset_count: None,
             coreset_start: None,
             projection: None,
+            bank: BankStorage::F32,
             num_neighbors: 9,
             sigma: 4.0,
             mode: Mode::Anomalib,
