@@ -97,7 +97,16 @@ pub(crate) fn sizes(maps: &[Array4<f32>]) -> Vec<Size> {
     maps.iter().map(|m| (m.dim().1, m.dim().2, m.dim().3)).collect()
 }
 
-/// The maps of picture `i` of a batch.
+/// The maps of picture `i` of a batch, where they lie.
+pub(crate) fn borrowed<'a>(maps: &'a [Array4<f32>], i: usize) -> Vec<Cow<'a, [f32]>> {
+    let map = |map: &'a Array4<f32>| {
+        let map = map.view().index_axis_move(Axis(0), i);
+        map.to_slice().map_or_else(|| Cow::Owned(map.iter().copied().collect()), Cow::Borrowed)
+    };
+    maps.iter().map(map).collect()
+}
+
+/// A copy of the maps of picture `i` of a batch.
 pub(crate) fn one(maps: &[Array4<f32>], i: usize) -> Maps {
     maps.iter().map(|map| map.index_axis(Axis(0), i).iter().copied().collect()).collect()
 }

@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::{CflowParams, KIND, anomaly_map};
-use crate::features::{one, sizes};
+use crate::features::{borrowed, sizes};
 use crate::store::{bounded, load_mixing, load_weights, put, save_mixing, save_weights};
 use crate::{Epoch, Mode, Result};
 
@@ -107,7 +107,7 @@ impl Cflow {
         let code = |&(h, w, _): &(usize, usize, usize)| positional_encoding(self.stored.condition, h, w);
         let codes = sizes.par_iter().map(code).collect::<std::result::Result<Vec<_>, _>>()?;
         let predict = |i: usize| -> Result<Prediction> {
-            let layers = one(maps, i);
+            let layers = borrowed(maps, i);
             let likelihoods: Vec<Vec<f32>> = layers
                 .par_iter()
                 .zip(&self.flows)

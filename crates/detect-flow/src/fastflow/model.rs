@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::{FastflowParams, KIND, anomaly_map};
-use crate::features::{Size, one, sizes};
+use crate::features::{Size, borrowed, sizes};
 use crate::store::{bounded, load_mixing, load_weights, put, save_mixing, save_weights};
 use crate::{Epoch, Mode, Result};
 
@@ -118,7 +118,7 @@ impl Fastflow {
             return Err(CoreError::Shape { what: "network input", wanted, got }.into());
         }
         let predict = |i: usize| -> Result<Prediction> {
-            let layers = one(maps, i);
+            let layers = borrowed(maps, i);
             let latents: Vec<Latent> = layers
                 .par_iter()
                 .zip(&self.flows)
