@@ -124,6 +124,8 @@ fn layers_of_real_networks() {
         let spec = ConvSpec { groups: c, ..dense(c, c, k, stride, k / 2) };
         check(spec, (2, 19, 21), Activation::Silu, false);
         check(spec, (1, 4, 3), Activation::Relu6, true);
+        // One block of columns with both edges.
+        check(spec, (1, 8, 8), Activation::HardSwish, true);
     }
     check(ConvSpec { groups: 2, ..dense(8, 12, 3, 1, 1) }, (1, 6, 5), Activation::Relu, true);
 }

@@ -82,6 +82,27 @@ fn layers_come_in_the_order_asked_for_and_do_not_depend_on_each_other() {
 }
 
 #[test]
+fn maps_of_an_earlier_call_are_used_again() {
+    let backbone = untrained(&NETS[3], &["blocks.1", "blocks.0"]);
+    let picture = |seed: usize, size| {
+        Array4::from_shape_fn((2, size, size, 3), |(n, y, x, c)| {
+            ((n * 31 + y * 7 + x * 13 + c * 5 + seed) % 97) as f32 / 48.0 - 1.0
+        })
+    };
+    let mut maps = Vec::new();
+    for (seed, size) in [(1, 64), (2, 64), (3, 48), (4, 80)] {
+        let input = picture(seed, size);
+        let before: Vec<_> = maps.iter().map(Array4::as_ptr).collect();
+        backbone.features_into(input.view(), &mut maps).unwrap();
+        assert_eq!(bits(&maps), bits(&backbone.features(input.view()).unwrap()), "{size}");
+        if seed == 2 {
+            assert_eq!(before, maps.iter().map(Array4::as_ptr).collect::<Vec<_>>());
+        }
+    }
+    assert!(backbone.features_into(Array4::zeros((1, 1, 1, 3)).view(), &mut maps).is_err());
+}
+
+#[test]
 fn a_view_in_another_layout_gives_the_same() {
     let net = Net::find("resnet18").unwrap();
     let backbone = untrained(net, &["layer1"]);

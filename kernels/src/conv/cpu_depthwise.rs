@@ -102,54 +102,60 @@ impl<E: Element> Job<'_, E> {
         (first, (self.h + top).saturating_sub(start).clamp(first, self.spec.kernel[0].max(first)))
     }
 
-    /// One output row: `B` neighbouring columns at a time where their windows lie inside the map, the others one by one.
-    /// Windows of `K` columns in steps of `S`, together `W` wide; `B` of 0 stands for any. The last block is moved back to
-    /// where it fits: a column computed twice is the same twice.
+    /// One output row: `B` neighbouring columns at a time, windows of `K` columns in steps of `S`, together `W` wide; `B` of 0
+    /// stands for any. The last block of columns and the last vector of channels are moved back to where they fit: what is
+    /// computed twice is the same twice. Rows and channels too few for that are done one by one.
     #[inline(always)]
     unsafe fn row<V: Vector, const K: usize, const S: usize, const B: usize, const W: usize>(&mut self) {
-        let (c, stride, left) = (self.spec.out_channels, self.spec.stride[1], self.spec.padding[1]);
-        // Columns whose whole window lies inside the row, and channels in whole vectors.
-        let first = left.div_ceil(stride).min(self.ow);
-        let last = (self.w + left).checked_sub(self.spec.kernel[1]).map_or(0, |r| r / stride + 1).clamp(first, self.ow);
-        let (last, whole) = if B > 0 && last - first >= B { (last, c / V::LANES * V::LANES) } else { (first, 0) };
-        // SAFETY: channels below `c`, and columns below `ow`; the windows of blocks are inside.
+        let (c, left) = (self.spec.out_channels, self.spec.padding[1]);
+        // SAFETY: channels below `c`, and columns below `ow`; blocks at an edge check each column they read.
         unsafe {
-            let mut ox = first;
-            while ox < last {
-                let at = ox.min(last - B);
-                for channel in (0..whole).step_by(V::LANES) {
-                    self.block::<V, K, S, B, W>(channel, at);
+            if B == 0 || self.ow < B || c < V::LANES {
+                for ox in 0..self.ow {
+                    for channel in (0..c).step_by(V::LANES) {
+                        self.single::<V>(channel, V::LANES.min(c - channel), ox);
+                    }
                 }
-                ox = at + B;
+                return;
             }
-            for ox in 0..self.ow {
-                let done = if ox >= first && ox < last { whole } else { 0 };
-                for channel in (done..c).step_by(V::LANES) {
-                    self.single::<V>(channel, V::LANES.min(c - channel), ox);
+            for ox in (0..self.ow).step_by(B) {
+                let ox = ox.min(self.ow - B);
+                let inside = ox * S >= left && ox * S + W <= self.w + left;
+                for channel in (0..c).step_by(V::LANES) {
+                    let channel = channel.min(c - V::LANES);
+                    if inside {
+                        self.block::<V, K, S, B, W, false>(channel, ox);
+                    } else {
+                        self.block::<V, K, S, B, W, true>(channel, ox);
+                    }
                 }
             }
         }
     }
 
-    /// `B` neighbouring columns whose windows lie inside the row.
+    /// `B` neighbouring columns, whose windows lie inside the row but at an `EDGE`, where what lies outside counts as zeros.
     #[inline(always)]
-    unsafe fn block<V: Vector, const K: usize, const S: usize, const B: usize, const W: usize>(
+    unsafe fn block<V: Vector, const K: usize, const S: usize, const B: usize, const W: usize, const EDGE: bool>(
         &mut self,
         channel: usize,
         ox: usize,
     ) {
         let c = self.spec.out_channels;
-        let x0 = ox * S - self.spec.padding[1];
+        // Columns of the map among the `W` of the block; the first may lie before the row.
+        let (start, left) = (ox * S, self.spec.padding[1]);
+        let (from, to) = (left.saturating_sub(start), (self.w + left).saturating_sub(start));
         let (top, (first, last)) = (self.oy * self.spec.stride[0], self.rows());
-        // SAFETY: rows are inside the image, columns inside the row, and a whole vector of channels is there.
+        // SAFETY: rows are inside the image, columns read inside the row, and a whole vector of channels is there.
         unsafe {
             let bias = V::load(self.bias.as_ptr().add(channel));
             let mut sum = [bias; B];
             for ky in first..last {
                 let y = top + ky - self.spec.padding[0];
-                let row = self.image.as_ptr().add((y * self.w + x0) * c + channel);
+                let row = self.image.as_ptr().add(y * self.w * c + channel);
                 let weight = self.weight.as_ptr().add(ky * K * c + channel);
-                let values: [V; W] = std::array::from_fn(|x| E::load(row.add(x * c)));
+                let values: [V; W] = std::array::from_fn(|x| {
+                    if EDGE && (x < from || x >= to) { V::splat(0.0) } else { E::load(row.add((start + x - left) * c)) }
+                });
                 for kx in 0..K {
                     let weight = V::load(weight.add(kx * c));
                     for i in 0..B {

@@ -75,6 +75,13 @@ fn copy<T: Copy>(row: &[T], channels: usize, to: &mut [T], to_channels: usize) {
         to.copy_from_slice(row);
         return;
     }
+    // Colours, by far the most frequent case, without a call for each pixel.
+    if (channels, to_channels) == (3, 4) {
+        for (&[r, g, b], to) in row.as_chunks::<3>().0.iter().zip(to.as_chunks_mut::<4>().0) {
+            [to[0], to[1], to[2]] = [r, g, b];
+        }
+        return;
+    }
     for (from, to) in row.chunks_exact(channels).zip(to.chunks_exact_mut(to_channels)) {
         to[..channels].copy_from_slice(from);
     }

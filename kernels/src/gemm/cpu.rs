@@ -41,8 +41,11 @@ pub(crate) struct Scale<'a> {
     pub(crate) factor: &'a [f32],
 }
 
-/// Tiles whose rows stay in the second-level cache while the panels go by.
+/// Most tiles of a band, whose rows stay in the second-level cache while the panels go by.
 const TILES: usize = 16;
+
+/// Multiply-adds that are done before another thread is awake.
+const SMALL: usize = 1 << 16;
 
 /// `out[m, columns] = epilogue(rows * packed)`; the callers check the lengths.
 pub(crate) fn multiply<P: Product, E: Element>(
@@ -75,8 +78,10 @@ pub(crate) fn multiply<P: Product, E: Element>(
     assert!(epilogue.scale.is_none_or(|s| s.offset.len() == n && s.factor.len() == n));
     assert!(epilogue.bias.is_none_or(|b| b.len() == n) && epilogue.residual.is_none_or(|r| r.len() == m * n));
     let tile = if packed.isa == super::Isa::Portable { 4 } else { 6 };
-    let band = tile * TILES;
-    let (bands, panels) = (m.div_ceil(band), n.div_ceil(width));
+    // An even number of bands of nearly the same height: two or more threads end together.
+    let (bands, panels) = (m.div_ceil(tile * TILES).next_multiple_of(2).min(m.div_ceil(tile)), n.div_ceil(width));
+    let band = m.div_ceil(bands).next_multiple_of(2);
+    let bands = m.div_ceil(band);
     // Few rows: the columns are shared out as well.
     let groups = if bands >= 8 { 1 } else { panels.min(8usize.div_ceil(bands)) };
     let per_group = panels.div_ceil(groups);
@@ -96,7 +101,9 @@ pub(crate) fn multiply<P: Product, E: Element>(
         unsafe { P::run(packed.isa, job) };
     };
     match par {
-        Par::Rayon if bands * groups > 1 => (0..bands * groups).into_par_iter().for_each(task),
+        Par::Rayon if bands * groups > 1 && m * n * packed.depth > SMALL => {
+            (0..bands * groups).into_par_iter().for_each(task)
+        }
         _ => (0..bands * groups).for_each(task),
     }
 }

@@ -3,90 +3,86 @@
 
 use crate::gemm::{Element, Isa, Kernel, Vector, dispatch_maps};
 
-/// Channels averaged by one task.
-pub(super) const CHANNELS: usize = 64;
-
 /// The instructions for maps of `E`.
 fn isa<E: Element>() -> Isa {
     Isa::bf16().filter(|_| size_of::<E>() == 2).unwrap_or_else(Isa::best)
 }
 
-/// `mean` of the channels `first..` of `map`, `[positions, c]`; at most [`CHANNELS`] of them.
-pub(super) fn mean<E: Element>(map: &[E], c: usize, first: usize, mean: &mut [f32]) {
-    assert!(mean.len() <= CHANNELS && first + mean.len() <= c && map.len().is_multiple_of(c));
+/// `sum` `[c]` of the `pixels` `[count, c]`, in their order.
+pub(super) fn sum<E: Element>(pixels: &[E], sum: &mut [f32]) {
+    assert!(pixels.len().is_multiple_of(sum.len()));
     // SAFETY: the instructions were detected, and the lengths were checked above.
-    unsafe { dispatch_maps::<E, _>(isa::<E>(), Mean { map, c, first, mean }) }
+    unsafe { dispatch_maps::<E, _>(isa::<E>(), Sum { pixels, sum }) }
 }
 
-struct Mean<'a, E> {
-    map: &'a [E],
-    c: usize,
-    first: usize,
-    mean: &'a mut [f32],
+struct Sum<'a, E> {
+    pixels: &'a [E],
+    sum: &'a mut [f32],
 }
 
-impl<E: Element> Kernel for Mean<'_, E> {
+impl<E: Element> Kernel for Sum<'_, E> {
     #[inline(always)]
-    unsafe fn run<V: Vector>(self) {
-        let positions = self.map.len() / self.c;
-        let each = V::LANES * 4;
-        let mut done = 0;
-        // SAFETY: `mean.len()` channels from `first` are there at each position.
-        unsafe {
-            let scale = V::splat(positions as f32);
-            let from = self.map.as_ptr().add(self.first);
-            while done + each <= self.mean.len() {
-                let mut sum = [V::splat(0.0); 4];
-                for p in 0..positions {
-                    for (j, sum) in sum.iter_mut().enumerate() {
-                        *sum = sum.add(E::load(from.add(p * self.c + done + j * V::LANES)));
-                    }
+    unsafe fn run<V: Vector>(mut self) {
+        let c = self.sum.len();
+        for first in (0..c).step_by(4 * V::LANES) {
+            // SAFETY: that many vectors from `first` on hold channels.
+            unsafe {
+                match (c - first).div_ceil(V::LANES) {
+                    1 => self.channels::<V, 1>(first),
+                    2 => self.channels::<V, 2>(first),
+                    3 => self.channels::<V, 3>(first),
+                    _ => self.channels::<V, 4>(first),
                 }
-                for (j, sum) in sum.into_iter().enumerate() {
-                    sum.div(scale).store(self.mean.as_mut_ptr().add(done + j * V::LANES));
-                }
-                done += each;
-            }
-            while done < self.mean.len() {
-                let count = V::LANES.min(self.mean.len() - done);
-                let mut sum = V::splat(0.0);
-                for p in 0..positions {
-                    let at = from.add(p * self.c + done);
-                    sum = sum.add(if count == V::LANES { E::load(at) } else { E::load_part(at, count) });
-                }
-                sum.div(scale).store_part(self.mean.as_mut_ptr().add(done), count);
-                done += count;
             }
         }
     }
 }
 
-/// Multiplies pixels, number `first` of the first of them, by the gate `[n, c]` of their map of `positions`.
-pub(super) fn gate<E: Element>(pixels: &mut [E], first: usize, positions: usize, c: usize, gate: &[f32]) {
-    assert!(pixels.len().is_multiple_of(c) && (first + pixels.len() / c).div_ceil(positions) * c <= gate.len());
-    // SAFETY: the instructions were detected, and the lengths were checked above.
-    unsafe { dispatch_maps::<E, _>(isa::<E>(), Gate { pixels, first, positions, c, gate }) }
+impl<E: Element> Sum<'_, E> {
+    /// `N` vectors of channels from `first` on, the last of which may be filled in part.
+    #[inline(always)]
+    unsafe fn channels<V: Vector, const N: usize>(&mut self, first: usize) {
+        let c = self.sum.len();
+        let last = V::LANES.min(c - first - (N - 1) * V::LANES);
+        // SAFETY: `(N - 1) * LANES + last` channels from `first` on are there for each pixel.
+        unsafe {
+            let mut sum = [V::splat(0.0); N];
+            for pixel in 0..self.pixels.len() / c {
+                let from = self.pixels.as_ptr().add(pixel * c + first);
+                for (j, sum) in sum.iter_mut().enumerate() {
+                    let from = from.add(j * V::LANES);
+                    let whole = j + 1 < N || last == V::LANES;
+                    *sum = sum.add(if whole { E::load(from) } else { E::load_part(from, last) });
+                }
+            }
+            let to = self.sum.as_mut_ptr().add(first);
+            for (j, sum) in sum.into_iter().enumerate() {
+                sum.store_part(to.add(j * V::LANES), if j + 1 < N { V::LANES } else { last });
+            }
+        }
+    }
+}
+
+/// Multiplies numbers by those of the gate, which is repeated as often as needed.
+pub(super) fn gate<E: Element>(numbers: &mut [E], gate: &[f32]) {
+    // SAFETY: the instructions were detected.
+    unsafe { dispatch_maps::<E, _>(isa::<E>(), Gate { numbers, gate }) }
 }
 
 struct Gate<'a, E> {
-    pixels: &'a mut [E],
-    first: usize,
-    positions: usize,
-    c: usize,
+    numbers: &'a mut [E],
     gate: &'a [f32],
 }
 
 impl<E: Element> Kernel for Gate<'_, E> {
     #[inline(always)]
     unsafe fn run<V: Vector>(self) {
-        let c = self.c;
-        for (i, pixel) in self.pixels.chunks_exact_mut(c).enumerate() {
-            let gate = &self.gate[(self.first + i) / self.positions * c..][..c];
-            for channel in (0..c).step_by(V::LANES) {
-                let count = V::LANES.min(c - channel);
-                // SAFETY: `count` channels of the pixel and of its gate.
+        for numbers in self.numbers.chunks_mut(self.gate.len()) {
+            for at in (0..numbers.len()).step_by(V::LANES) {
+                let count = V::LANES.min(numbers.len() - at);
+                // SAFETY: `count` numbers from `at` on, and of the gate, which is no shorter.
                 unsafe {
-                    let (at, gate) = (pixel.as_mut_ptr().add(channel), gate.as_ptr().add(channel));
+                    let (at, gate) = (numbers.as_mut_ptr().add(at), self.gate.as_ptr().add(at));
                     if count == V::LANES {
                         E::store(E::load::<V>(at).mul(V::load(gate)), at);
                     } else {

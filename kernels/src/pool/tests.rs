@@ -57,7 +57,7 @@ proptest! {
 
     #[test]
     fn means_and_gates_agree_with_the_definition(
-        n in 1usize..4, positions in 1usize..200, c in prop::sample::select(vec![1usize, 5, 64, 65, 130]),
+        n in 1usize..4, positions in 1usize..200, c in prop::sample::select(vec![1usize, 5, 24, 40, 64, 65, 130]),
     ) {
         let x = values(n * positions * c, 2);
         let gate = values(n * c, 3);

@@ -4,7 +4,7 @@ use crate::Par;
 use crate::error::{KernelError, Result, shape_error};
 use crate::gemm::{Element, Loops, vectorised};
 
-use super::cpu_channels::{self, CHANNELS};
+use super::cpu_channels;
 
 /// The window of a pooling.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -148,13 +148,17 @@ pub fn global_avg<E: Element>(
         let got = (input.len(), output.len());
         return Err(shape_error("global_avg", format!("[{n}, {positions}, {c}] to [{n}, {c}]"), got));
     }
-    let maps = input.chunks_exact(positions * c).zip(output.chunks_exact_mut(c));
-    for (map, mean) in maps {
-        let each = |(block, mean): (usize, &mut [f32])| cpu_channels::mean(map, c, block * CHANNELS, mean);
+    // Sums of some pixels each, which are most likely in the cache of the thread that made them; then the sum of these.
+    let blocks = positions.div_ceil(PIXELS);
+    let mut sums = vec![0.0; blocks * c];
+    for (map, mean) in input.chunks_exact(positions * c).zip(output.chunks_exact_mut(c)) {
+        let each = |(sum, pixels): (&mut [f32], &[E])| cpu_channels::sum(pixels, sum);
         match par {
-            Par::Serial => mean.chunks_mut(CHANNELS).enumerate().for_each(each),
-            Par::Rayon => mean.par_chunks_mut(CHANNELS).enumerate().for_each(each),
+            Par::Rayon if blocks > 1 => sums.par_chunks_exact_mut(c).zip(map.par_chunks(PIXELS * c)).for_each(each),
+            _ => sums.chunks_exact_mut(c).zip(map.chunks(PIXELS * c)).for_each(each),
         }
+        cpu_channels::sum(&sums, mean);
+        mean.iter_mut().for_each(|mean| *mean /= positions as f32);
     }
     Ok(())
 }
@@ -175,19 +179,32 @@ pub fn scale_channels<E: Element>(
         let got = (data.len(), gate.len());
         return Err(shape_error("scale_channels", format!("[{n}, {positions}, {c}] by [{n}, {c}]"), got));
     }
-    // A few rows of pixels at a time; they may belong to two maps.
-    let each = |(index, pixels): (usize, &mut [E])| {
-        cpu_channels::gate(pixels, index * PIXELS, positions, c, gate);
-    };
-    match par {
-        Par::Serial => data.chunks_mut(PIXELS * c).enumerate().for_each(each),
-        Par::Rayon => data.par_chunks_mut(PIXELS * c).enumerate().for_each(each),
+    // Several pixels are gated as one where only together they fill vectors.
+    let together = (1..=LANES).find(|times| (times * c).is_multiple_of(LANES)).unwrap_or(1);
+    let mut tiled = Vec::new();
+    for (map, gate) in data.chunks_exact_mut(positions * c).zip(gate.chunks_exact(c)) {
+        let gate = if together == 1 {
+            gate
+        } else {
+            tiled.clear();
+            (0..together).for_each(|_| tiled.extend_from_slice(gate));
+            &tiled
+        };
+        match par {
+            Par::Rayon if positions > PIXELS => {
+                map.par_chunks_mut(PIXELS * c).for_each(|pixels| cpu_channels::gate(pixels, gate));
+            }
+            _ => cpu_channels::gate(map, gate),
+        }
     }
     Ok(())
 }
 
-/// Pixels gated by one task.
-const PIXELS: usize = 128;
+/// Numbers of the widest vector; a task's pixels are a multiple of it.
+const LANES: usize = 16;
+
+/// Pixels gated or added up by one task.
+const PIXELS: usize = 64;
 
 fn product(sizes: &[usize]) -> Option<usize> {
     sizes.iter().try_fold(1usize, |a, &b| a.checked_mul(b))

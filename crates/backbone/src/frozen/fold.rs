@@ -76,25 +76,34 @@ impl Maker for Cpu<'_> {
     }
 
     fn gate(&self, weights: GateWeights<'_>) -> Result<SqueezeExcite> {
-        let GateWeights { channels, reduced, gate, reduce: [reduce, reduce_bias], expand: [wide, expand_bias] } =
-            weights;
-        let expand = (0..reduced).flat_map(|r| wide.iter().skip(r).step_by(reduced)).copied().collect();
-        let (reduce, reduce_bias, expand_bias) = (reduce.to_vec(), reduce_bias.to_vec(), expand_bias.to_vec());
-        Ok(SqueezeExcite { channels, reduced, gate, reduce, reduce_bias, expand, expand_bias })
+        let GateWeights { channels, reduced, gate, reduce, expand } = weights;
+        let dense = |in_channels, out_channels, [weight, bias]: [&[f32]; 2], activation| {
+            let (kernel, stride, padding) = ([1, 1], [1, 1], [0; 4]);
+            let spec = ConvSpec { in_channels, out_channels, kernel, stride, padding, groups: 1 };
+            Conv2d::new(spec, weight, bias, activation)
+        };
+        let activation = match gate {
+            Gate::SiluSigmoid => Activation::Silu,
+            Gate::ReluHardSigmoid => Activation::Relu,
+        };
+        let reduce = dense(channels, reduced, reduce, activation)?;
+        Ok(SqueezeExcite {
+            channels,
+            reduced,
+            gate,
+            reduce,
+            expand: dense(reduced, channels, expand, Activation::None)?,
+        })
     }
 }
 
-/// The two dense layers of a gate. `[reduced, channels]` and its transpose, so that both loops run along rows.
+/// The two dense layers of a gate, as convolutions of a map of one pixel.
 pub(super) struct SqueezeExcite {
     pub(super) channels: usize,
     pub(super) reduced: usize,
     pub(super) gate: Gate,
-    /// `[reduced, channels]`.
-    pub(super) reduce: Vec<f32>,
-    pub(super) reduce_bias: Vec<f32>,
-    /// `[reduced, channels]`: transposed from the file.
-    pub(super) expand: Vec<f32>,
-    pub(super) expand_bias: Vec<f32>,
+    pub(super) reduce: Conv2d,
+    pub(super) expand: Conv2d,
 }
 
 pub(super) const MAX_POOL: PoolSpec = PoolSpec { kernel: [3, 3], stride: [2, 2], padding: [1, 1, 1, 1] };

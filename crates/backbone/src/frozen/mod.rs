@@ -20,6 +20,7 @@ mod run;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use blemish_kernels::Par;
+use blemish_kernels::conv::Algorithm;
 use blemish_kernels::gemm::Element;
 use blemish_tensor::Tensor;
 use half::bf16;
@@ -144,30 +145,39 @@ impl Backbone {
     /// # Errors
     /// [`BackboneError::Input`] unless there are 3 channels and each side is at least the deepest stride.
     pub fn features(&self, input: ArrayView4<'_, f32>) -> Result<Vec<Array4<f32>>> {
-        let mut outputs = self.outputs(input)?;
+        let mut maps = Vec::new();
+        self.features_into(input, &mut maps)?;
+        Ok(maps)
+    }
+
+    /// As [`features`](Self::features), into the `maps` of an earlier call where they fit: for small networks, getting memory
+    /// from the system takes longer than some of the layers.
+    ///
+    /// # Errors
+    /// As [`features`](Self::features); `maps` then holds nothing of use.
+    pub fn features_into(&self, input: ArrayView4<'_, f32>, maps: &mut Vec<Array4<f32>>) -> Result<()> {
+        self.outputs(input, maps)?;
         if input.is_empty() {
-            return Ok(outputs);
+            return Ok(());
         }
         let standard = input.as_standard_layout();
         let (n, h, w, _) = standard.dim();
         let pixels = standard.as_slice().unwrap_or_default();
-        let maps: Vec<&mut [f32]> =
-            outputs.iter_mut().map(|output| output.as_slice_mut().unwrap_or_default()).collect();
+        let maps: Vec<&mut [f32]> = maps.iter_mut().map(|map| map.as_slice_mut().unwrap_or_default()).collect();
         #[cfg(feature = "cuda")]
         if let Some(gpu) = &self.gpu {
             let mut maps = maps;
-            gpu.download(self, pixels, n, [h, w], &mut maps)?;
-            return Ok(outputs);
+            return gpu.download(self, pixels, n, [h, w], &mut maps);
         }
-        self.batch(pixels, n, [h, w], maps)?;
-        Ok(outputs)
+        self.batch(pixels, n, [h, w], maps)
     }
 
     /// Runs pictures through steps in single precision, one by one, and shows every map.
     fn witness(&self, input: ArrayView4<'_, f32>, steps: &[Step], see: Witness<'_>) -> Result<()> {
         let mut arena: Arena<f32> = Arena::default();
+        let mut outputs = Vec::new();
         for picture in input.axis_chunks_iter(Axis(0), 1) {
-            let mut outputs = self.outputs(picture)?;
+            self.outputs(picture, &mut outputs)?;
             let mut maps: Vec<&mut [f32]> =
                 outputs.iter_mut().map(|output| output.as_slice_mut().unwrap_or_default()).collect();
             let (standard, (_, h, w, _)) = (picture.as_standard_layout(), picture.dim());
@@ -178,15 +188,18 @@ impl Backbone {
         Ok(())
     }
 
-    /// Zeros in place of the features of a legal input.
-    fn outputs(&self, input: ArrayView4<'_, f32>) -> Result<Vec<Array4<f32>>> {
+    /// Makes `maps` those of a legal input, whatever their values.
+    fn outputs(&self, input: ArrayView4<'_, f32>, maps: &mut Vec<Array4<f32>>) -> Result<()> {
         let n = input.dim().0;
         let sizes = self.sizes(input.dim().into())?;
-        let mut outputs: Vec<Array4<f32>> = Vec::with_capacity(self.taps.len());
-        for (&node, layer) in self.taps.iter().zip(&self.layers) {
-            outputs.push(Array4::zeros((n, sizes[node][0], sizes[node][1], layer.channels)));
+        maps.resize_with(self.taps.len(), || Array4::zeros((0, 0, 0, 0)));
+        for ((&node, layer), map) in self.taps.iter().zip(&self.layers).zip(maps) {
+            let wanted = (n, sizes[node][0], sizes[node][1], layer.channels);
+            if map.dim() != wanted || !map.is_standard_layout() {
+                *map = Array4::zeros(wanted);
+            }
         }
-        Ok(outputs)
+        Ok(())
     }
 
     /// Height and width of each node's map, if an input of this shape can be taken.
@@ -216,14 +229,24 @@ impl Backbone {
         let threads = rayon::current_num_threads();
         if threads == 1 || n < threads {
             let par = if threads == 1 { Par::Serial } else { Par::Rayon };
-            let run =
-                || self.pieces(pixels, n, size, maps, PIECE, par).into_iter().try_for_each(|piece| self.piece(piece));
+            let run = || {
+                self.pieces(pixels, n, size, maps, self.together(), par)
+                    .into_iter()
+                    .try_for_each(|piece| self.piece(piece))
+            };
             // Into the pool once, not with every step.
             return if threads == 1 { run() } else { rayon::scope(|_| run()) };
         }
-        let step = n.div_ceil(threads).min(PIECE);
+        let step = n.div_ceil(threads).min(self.together());
         let pieces = self.pieces(pixels, n, size, maps, step, Par::Serial);
         pieces.into_par_iter().try_for_each(|piece| self.piece(piece))
+    }
+
+    /// Most pictures that go through the network together. Winograd's transforms serve several; elsewhere a second picture
+    /// would only push the maps of the first out of the cache.
+    fn together(&self) -> usize {
+        let shared = |step: &Step| matches!(step, Step::Conv { conv, .. } if conv.algorithm() == Algorithm::Winograd);
+        if self.steps.iter().any(shared) { PIECE } else { 1 }
     }
 
     fn pieces<'a>(
@@ -291,7 +314,7 @@ impl std::fmt::Debug for Backbone {
     }
 }
 
-/// Most pictures that go through the network together: more of them push each other out of the cache.
+/// Most pictures that go through a network with Winograd together: more of them push each other out of the cache.
 const PIECE: usize = 4;
 
 /// Some pictures of a batch and the parts of the outputs they fill.

@@ -146,39 +146,14 @@ impl SqueezeExcite {
         let c = self.channels;
         let (mean, rest) = scratch.split_at_mut(n * c);
         let (gate, rest) = rest.split_at_mut(n * c);
-        let hidden = &mut rest[..self.reduced];
+        let hidden = &mut rest[..n * self.reduced];
         pool::global_avg(map, n, positions, c, mean, par)?;
-        for (mean, gate) in mean.chunks_exact(c).zip(gate.chunks_exact_mut(c)) {
-            for (h, (row, &bias)) in hidden.iter_mut().zip(self.reduce.chunks_exact(c).zip(&self.reduce_bias)) {
-                *h = bias + dot(row, mean);
-            }
-            match self.gate {
-                Gate::SiluSigmoid => pool::silu(hidden),
-                Gate::ReluHardSigmoid => pool::relu(hidden),
-            }
-            gate.copy_from_slice(&self.expand_bias);
-            for (&h, row) in hidden.iter().zip(self.expand.chunks_exact(c)) {
-                gate.iter_mut().zip(row).for_each(|(g, &w)| *g += h * w);
-            }
-            match self.gate {
-                Gate::SiluSigmoid => pool::sigmoid(gate),
-                Gate::ReluHardSigmoid => pool::hard_sigmoid(gate),
-            }
+        self.reduce.forward(mean, n, 1, 1, None, hidden, &mut [], par)?;
+        self.expand.forward(hidden, n, 1, 1, None, gate, &mut [], par)?;
+        match self.gate {
+            Gate::SiluSigmoid => pool::sigmoid(gate),
+            Gate::ReluHardSigmoid => pool::hard_sigmoid(gate),
         }
         pool::scale_channels(map, n, positions, c, gate, par)
     }
-}
-
-/// The scalar product in 16 interleaved sums, which the compiler keeps in registers.
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let (a16, a_rest) = a.as_chunks::<16>();
-    let (b16, b_rest) = b.as_chunks::<16>();
-    let mut sums = [0.0f32; 16];
-    for (a, b) in a16.iter().zip(b16) {
-        for i in 0..16 {
-            sums[i] += a[i] * b[i];
-        }
-    }
-    let rest: f32 = a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum();
-    sums.iter().sum::<f32>() + rest
 }
