@@ -6,6 +6,7 @@ use std::arch::x86_64::*;
 
 use half::bf16;
 
+use super::cpu_plain::Plain;
 use super::cpu_words::{four, pair, words};
 
 /// Instruction sets a kernel is compiled for.
@@ -16,6 +17,8 @@ pub enum Isa {
     Avx512,
     /// AVX2 with FMA: 8 lanes, 16 registers.
     Avx2,
+    /// NEON of 64-bit ARM: 8 lanes in two registers each, 32 registers.
+    Neon,
     /// What the compiler makes of plain code.
     Portable,
     /// AVX-512 with products of pairs of bf16.
@@ -27,12 +30,12 @@ pub enum Isa {
 impl Isa {
     /// The best one this processor has.
     pub fn best() -> Isa {
-        [Isa::Avx512, Isa::Avx2].into_iter().find(|isa| isa.is_available()).unwrap_or(Isa::Portable)
+        [Isa::Avx512, Isa::Avx2, Isa::Neon].into_iter().find(|isa| isa.is_available()).unwrap_or(Isa::Portable)
     }
 
     /// Those this processor has, best first.
     pub fn available() -> Vec<Isa> {
-        [Isa::Avx512, Isa::Avx2, Isa::Portable].into_iter().filter(|isa| isa.is_available()).collect()
+        [Isa::Avx512, Isa::Avx2, Isa::Neon, Isa::Portable].into_iter().filter(|isa| isa.is_available()).collect()
     }
 
     /// The instructions for products in bf16, where this processor has them.
@@ -56,8 +59,9 @@ impl Isa {
             Isa::Avx512Bf16 => super::cpu_reduced::wide() && std::arch::is_x86_feature_detected!("avx512bf16"),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512Vnni => super::cpu_reduced::wide() && std::arch::is_x86_feature_detected!("avx512vnni"),
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => std::arch::is_aarch64_feature_detected!("neon"),
             Isa::Portable => true,
-            #[cfg(not(target_arch = "x86_64"))]
             _ => false,
         }
     }
@@ -66,7 +70,7 @@ impl Isa {
     pub(crate) fn panel(self) -> usize {
         match self {
             Isa::Avx512 | Isa::Avx512Bf16 | Isa::Avx512Vnni => 64,
-            Isa::Avx2 | Isa::Portable => 16,
+            Isa::Avx2 | Isa::Neon | Isa::Portable => 16,
         }
     }
 }
@@ -193,84 +197,6 @@ pub trait Vector: Copy {
             self.store(buffer.as_mut_ptr());
             std::ptr::copy_nonoverlapping(buffer.as_ptr(), p, n);
         }
-    }
-}
-
-/// Eight plain floats. `f32::mul_add` without hardware is slow but right; what matters here is the same rounding.
-#[derive(Clone, Copy)]
-pub(crate) struct Plain([f32; 8]);
-
-macro_rules! lanes {
-    ($a:expr, $f:expr) => {
-        Plain(std::array::from_fn(|i| $f($a.0[i])))
-    };
-    ($a:expr, $b:expr, $f:expr) => {
-        Plain(std::array::from_fn(|i| $f($a.0[i], $b.0[i])))
-    };
-}
-
-impl Vector for Plain {
-    const LANES: usize = 8;
-    const ROWS: usize = 4;
-    const VECTORS: usize = 2;
-
-    #[inline(always)]
-    unsafe fn splat(v: f32) -> Self {
-        Plain([v; 8])
-    }
-    #[inline(always)]
-    unsafe fn load(p: *const f32) -> Self {
-        // SAFETY: the caller guarantees 8 readable floats.
-        Plain(unsafe { p.cast::<[f32; 8]>().read_unaligned() })
-    }
-    #[inline(always)]
-    unsafe fn store(self, p: *mut f32) {
-        // SAFETY: the caller guarantees 8 writable floats.
-        unsafe { p.cast::<[f32; 8]>().write_unaligned(self.0) }
-    }
-    #[inline(always)]
-    unsafe fn mul_add(self, b: Self, c: Self) -> Self {
-        Plain(std::array::from_fn(|i| self.0[i].mul_add(b.0[i], c.0[i])))
-    }
-    #[inline(always)]
-    unsafe fn add(self, b: Self) -> Self {
-        lanes!(self, b, |x, y| x + y)
-    }
-    #[inline(always)]
-    unsafe fn sub(self, b: Self) -> Self {
-        lanes!(self, b, |x, y| x - y)
-    }
-    #[inline(always)]
-    unsafe fn mul(self, b: Self) -> Self {
-        lanes!(self, b, |x, y| x * y)
-    }
-    #[inline(always)]
-    unsafe fn div(self, b: Self) -> Self {
-        lanes!(self, b, |x, y| x / y)
-    }
-    #[inline(always)]
-    unsafe fn max(self, b: Self) -> Self {
-        lanes!(self, b, |x: f32, y: f32| if x > y { x } else { y })
-    }
-    #[inline(always)]
-    unsafe fn min(self, b: Self) -> Self {
-        lanes!(self, b, |x: f32, y: f32| if x < y { x } else { y })
-    }
-    #[inline(always)]
-    unsafe fn exp2_whole(self) -> Self {
-        lanes!(self, |x: f32| f32::from_bits(((x as i32 + 127) as u32) << 23))
-    }
-    #[inline(always)]
-    unsafe fn round(self) -> Self {
-        lanes!(self, f32::round_ties_even)
-    }
-    #[inline(always)]
-    unsafe fn dot_bf16(self, b: Self, sum: Self) -> Self {
-        Plain(std::array::from_fn(|i| f32::from_bits(pair(self.0[i].to_bits(), b.0[i].to_bits(), sum.0[i].to_bits()))))
-    }
-    #[inline(always)]
-    unsafe fn dot_bytes(self, b: Self, sum: Self) -> Self {
-        Plain(std::array::from_fn(|i| f32::from_bits(four(self.0[i].to_bits(), b.0[i].to_bits(), sum.0[i].to_bits()))))
     }
 }
 
@@ -458,7 +384,19 @@ pub(crate) unsafe fn dispatch<K: Kernel>(isa: Isa, kernel: K) {
             Isa::Avx2 => return unsafe { avx2(kernel) },
             // SAFETY: both have AVX-512F.
             Isa::Avx512Bf16 | Isa::Avx512Vnni => return unsafe { avx512(kernel) },
-            Isa::Portable => {}
+            Isa::Neon | Isa::Portable => {}
+        }
+    }
+    #[cfg(target_arch = "aarch64")]
+    {
+        #[target_feature(enable = "neon")]
+        unsafe fn neon<K: Kernel>(kernel: K) {
+            // SAFETY: this function has the instructions; the rest is the caller's contract.
+            unsafe { kernel.run::<super::cpu_neon::Neon>() }
+        }
+        if isa == Isa::Neon {
+            // SAFETY: `isa` is one of the available ones.
+            return unsafe { neon(kernel) };
         }
     }
     // SAFETY: the caller's contract.

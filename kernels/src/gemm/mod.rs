@@ -8,6 +8,9 @@
 
 mod cpu;
 mod cpu_element;
+#[cfg(target_arch = "aarch64")]
+mod cpu_neon;
+mod cpu_plain;
 mod cpu_reduced;
 mod cpu_vector;
 mod cpu_words;

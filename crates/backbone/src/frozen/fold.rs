@@ -62,12 +62,13 @@ impl Maker for Cpu<'_> {
         let single = || Conv2d::new(spec, weight, bias, activation);
         Ok(match self.kind {
             Kind::F32 => single()?,
-            Kind::Bf16 => match Conv2d::bf16(spec, weight, bias, activation)? {
+            Kind::Bf16 { exact } if input < exact => single()?,
+            Kind::Bf16 { .. } => match Conv2d::bf16(spec, weight, bias, activation)? {
                 Some(conv) => conv,
                 None => return Err(bad(self.net, "this processor has no products in bf16".to_owned())),
             },
-            Kind::Int8(ranges) => match ranges.get(input) {
-                Some(&range) if spec.groups == 1 => {
+            Kind::Int8 { ranges, exact } => match ranges.get(input) {
+                Some(&range) if spec.groups == 1 && (exact == 0 || input > exact) => {
                     Conv2d::int8(spec, weight, bias, activation, Levels::new(range)?, Isa::int8())?
                 }
                 _ => single()?,
@@ -112,10 +113,15 @@ pub(super) const MAX_POOL: PoolSpec = PoolSpec { kernel: [3, 3], stride: [2, 2],
 #[derive(Clone, Copy)]
 pub(super) enum Kind<'a> {
     F32,
-    /// Where the processor has the instructions.
-    Bf16,
-    /// With the range of each node's input.
-    Int8(&'a [[f32; 2]]),
+    /// Where the processor has the instructions, behind the nodes that are exact.
+    Bf16 {
+        exact: usize,
+    },
+    /// With the range of each node's input. What reads the last exact node is exact itself: its input has as little contrast.
+    Int8 {
+        ranges: &'a [[f32; 2]],
+        exact: usize,
+    },
 }
 
 /// One step for each node. `weights` are those of the graph's nodes, in order.

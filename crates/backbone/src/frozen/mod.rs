@@ -8,6 +8,7 @@
 //! | `precision.rs` | what it computes in |
 //! | `plan.rs` | sizes of all maps for one input size, and which buffer each lies in |
 //! | `run.rs` | the pass through the network |
+//! | `stages.rs` | a network with maps in bf16, but for its first layers |
 
 mod device;
 mod fold;
@@ -16,14 +17,13 @@ mod gpu;
 mod plan;
 mod precision;
 mod run;
+mod stages;
 
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use blemish_kernels::Par;
 use blemish_kernels::conv::Algorithm;
-use blemish_kernels::gemm::Element;
 use blemish_tensor::Tensor;
-use half::bf16;
 use ndarray::{Array4, ArrayView4, Axis};
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
@@ -40,6 +40,7 @@ pub use precision::{Precision, Ranges};
 
 use fold::{Cpu, Kind, Step};
 use run::{Arena, Witness};
+use stages::Halves;
 
 /// One layer of a [`Backbone`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,20 +64,19 @@ pub struct Backbone {
     /// The node of each layer, and the largest stride up to it.
     taps: Vec<usize>,
     smallest: usize,
-    steps: Vec<Step>,
+    engine: Engine,
     weights: Vec<(String, Tensor)>,
     fingerprint: OnceLock<String>,
-    arenas: Arenas,
     precision: Precision,
     calibration: Option<Ranges>,
     #[cfg(feature = "cuda")]
     gpu: Option<gpu::Gpu>,
 }
 
-/// Buffers that are not in use, for maps of either kind.
-enum Arenas {
-    Single(Mutex<Vec<Arena<f32>>>),
-    Half(Mutex<Vec<Arena<bf16>>>),
+/// Steps, and buffers that are not in use, by what maps are kept in.
+enum Engine {
+    Single { steps: Vec<Step>, arenas: Mutex<Vec<Arena<f32>>> },
+    Half(Box<Halves>),
 }
 
 impl Backbone {
@@ -115,10 +115,9 @@ impl Backbone {
             layers: infos,
             taps,
             smallest,
-            steps,
+            engine: Engine::Single { steps, arenas: Mutex::default() },
             weights,
             fingerprint: OnceLock::new(),
-            arenas: Arenas::Single(Mutex::default()),
             precision: Precision::F32,
             calibration: None,
             #[cfg(feature = "cuda")]
@@ -246,7 +245,11 @@ impl Backbone {
     /// would only push the maps of the first out of the cache.
     fn together(&self) -> usize {
         let shared = |step: &Step| matches!(step, Step::Conv { conv, .. } if conv.algorithm() == Algorithm::Winograd);
-        if self.steps.iter().any(shared) { PIECE } else { 1 }
+        let any = match &self.engine {
+            Engine::Single { steps, .. } => steps.iter().any(shared),
+            Engine::Half(halves) => halves.steps().any(shared),
+        };
+        if any { PIECE } else { 1 }
     }
 
     fn pieces<'a>(
@@ -272,20 +275,21 @@ impl Backbone {
         pieces
     }
 
-    fn piece(&self, piece: Piece<'_>) -> Result<()> {
-        match &self.arenas {
-            Arenas::Single(arenas) => self.piece_in(arenas, piece),
-            Arenas::Half(arenas) => self.piece_in(arenas, piece),
+    fn piece(&self, mut piece: Piece<'_>) -> Result<()> {
+        match &self.engine {
+            Engine::Single { steps, arenas } => {
+                let arenas = || arenas.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut arena = arenas().pop().unwrap_or_default();
+                arena.prepare(&self.graph, steps, &self.taps, piece.n, piece.size)?;
+                arena.run(steps, &self.taps, piece.pixels, &mut piece.maps, piece.par, None)?;
+                arenas().push(arena);
+                Ok(())
+            }
+            Engine::Half(halves) => {
+                let [h, w] = piece.size;
+                halves.run(piece, &plan::sizes(&self.graph, h, w)?)
+            }
         }
-    }
-
-    fn piece_in<E: Element>(&self, arenas: &Mutex<Vec<Arena<E>>>, mut piece: Piece<'_>) -> Result<()> {
-        let arenas = || arenas.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut arena = arenas().pop().unwrap_or_default();
-        arena.prepare(&self.graph, &self.steps, &self.taps, piece.n, piece.size)?;
-        arena.run(&self.steps, &self.taps, piece.pixels, &mut piece.maps, piece.par, None)?;
-        arenas().push(arena);
-        Ok(())
     }
 
     /// The weights up to the deepest layer, unfolded, in `f32`, under timm's names and epsilon, in order of execution.

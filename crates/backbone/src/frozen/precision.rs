@@ -3,13 +3,12 @@
 use std::sync::Mutex;
 
 use blemish_kernels::gemm::Isa;
-use half::bf16;
 use ndarray::ArrayView4;
 use serde::{Deserialize, Serialize};
 
 use super::fold::{self, Cpu, Kind};
-use super::run::Arena;
-use super::{Arenas, Backbone};
+use super::stages::Halves;
+use super::{Backbone, Engine};
 use crate::{BackboneError, Result};
 
 /// The numbers a network computes with. Features are `f32` in any case.
@@ -19,9 +18,11 @@ pub enum Precision {
     /// Single precision.
     #[default]
     F32,
-    /// Maps and most weights in bf16 (8 bits of mantissa), sums in `f32`. Needs AVX-512 with BF16.
+    /// Maps and most weights in bf16 (8 bits of mantissa), sums in `f32`. Needs AVX-512 with BF16. The first layers of mobile
+    /// networks and EfficientNet stay in `f32`.
     Bf16,
-    /// Dense convolutions on bytes with exact sums, after [`Backbone::calibrate`]; all else in `f32`.
+    /// Dense convolutions on bytes with exact sums, after [`Backbone::calibrate`]; all else in `f32`, and the first layers
+    /// of mobile networks and EfficientNet.
     Int8,
 }
 
@@ -124,8 +125,8 @@ impl Backbone {
             ranges[id] = [ranges[id][0].min(range[0]) + broken, ranges[id][1].max(range[1]) + broken];
         };
         let (single, steps);
-        let steps = match self.computes_in() {
-            Precision::F32 => &self.steps,
+        let steps = match &self.engine {
+            Engine::Single { steps, .. } if self.computes_in() == Precision::F32 => steps,
             _ => {
                 single =
                     fold::steps(self.net.id, &self.graph, &self.weights, &Cpu { net: self.net.id, kind: Kind::F32 })?;
@@ -171,15 +172,16 @@ impl Backbone {
     }
 
     fn rebuild(&mut self) -> Result<()> {
+        let exact = self.graph.exact;
         let kind = match (self.computes_in(), &self.calibration) {
-            (Precision::Bf16, _) => Kind::Bf16,
-            (Precision::Int8, Some(ranges)) => Kind::Int8(&ranges.0),
+            (Precision::Bf16, _) => Kind::Bf16 { exact },
+            (Precision::Int8, Some(ranges)) => Kind::Int8 { ranges: &ranges.0, exact },
             _ => Kind::F32,
         };
-        self.steps = fold::steps(self.net.id, &self.graph, &self.weights, &Cpu { net: self.net.id, kind })?;
-        self.arenas = match kind {
-            Kind::Bf16 => Arenas::Half(Mutex::<Vec<Arena<bf16>>>::default()),
-            _ => Arenas::Single(Mutex::default()),
+        let steps = fold::steps(self.net.id, &self.graph, &self.weights, &Cpu { net: self.net.id, kind })?;
+        self.engine = match kind {
+            Kind::Bf16 { exact } => Engine::Half(Box::new(Halves::new(&self.graph, steps, &self.taps, exact))),
+            _ => Engine::Single { steps, arenas: Mutex::default() },
         };
         Ok(())
     }

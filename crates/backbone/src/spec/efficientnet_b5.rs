@@ -35,6 +35,9 @@ pub fn graph() -> Graph {
             x = mbconv::block(&mut g, x, &timm, &torchvision, Numbering::Nested, &block);
         }
         g.tap(format!("blocks.{stage}"), x);
+        if stage == 0 {
+            g.exact = x;
+        }
     }
     g
 }

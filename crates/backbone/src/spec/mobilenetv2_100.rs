@@ -29,6 +29,9 @@ pub fn graph() -> Graph {
             feature += 1;
         }
         g.tap(format!("blocks.{stage}"), x);
+        if stage == 0 {
+            g.exact = x;
+        }
     }
     g
 }

@@ -36,6 +36,9 @@ pub fn graph() -> Graph {
             feature += 1;
         }
         g.tap(format!("blocks.{stage}"), x);
+        if stage == 0 {
+            g.exact = x;
+        }
     }
     let names = [
         Module::new("blocks.6.0.conv", format!("features.{feature}.0")),

@@ -114,6 +114,10 @@ pub struct Graph {
     pub nodes: Vec<Node>,
     /// Layers from shallow to deep.
     pub taps: Vec<Tap>,
+    /// Nodes up to this one are computed in `f32` whatever the precision, and no later node reads an earlier one. A picture
+    /// without much contrast varies little around a large mean: on its first, largest maps, rounding would cost most. 0, the
+    /// picture, for none.
+    pub exact: NodeId,
     /// Epsilon of the batch norms of weight files with torchvision's names; with timm's names it is [`TIMM_EPSILON`].
     pub torchvision_epsilon: f64,
     /// Prefixes of tensors behind the last layer (classifier and final convolution), in either convention.
@@ -142,7 +146,7 @@ impl Graph {
     /// A network of nothing but its input.
     pub fn new(torchvision_epsilon: f64, head: &'static [&'static str]) -> Self {
         let input = Node { op: Op::Input, input: 0, channels: 3, stride: 1 };
-        Graph { nodes: vec![input], taps: Vec::new(), torchvision_epsilon, head }
+        Graph { nodes: vec![input], taps: Vec::new(), exact: 0, torchvision_epsilon, head }
     }
 
     /// Adds a convolution with its batch norm; returns the node.
