@@ -76,7 +76,9 @@ fn check(s: ConvSpec, dim: (usize, usize, usize), a: Activation, with_residual: 
     let want = reference(&s, &weight, &bias, a, &x, dim, residual.as_deref());
     let taps = (s.kernel[0] * s.kernel[1] * s.in_channels / s.groups) as f64;
     let mut ran = 0;
-    for algorithm in [Algorithm::Depthwise, Algorithm::Winograd, Algorithm::Pieces, Algorithm::Direct] {
+    for algorithm in
+        [Algorithm::Depthwise, Algorithm::Winograd, Algorithm::WinogradSmall, Algorithm::Pieces, Algorithm::Direct]
+    {
         let mut first: Option<Vec<f32>> = None;
         for isa in Isa::available() {
             let Ok(conv) = Conv2d::with_algorithm(s, &weight, &bias, a, algorithm, isa) else { continue };
@@ -198,8 +200,11 @@ fn winograd_error_is_as_stated() {
             out.iter().zip(&want).map(|(g, w)| (f64::from(*g) - w).abs()).fold(0.0, f64::max) / rms
         };
         let (plain, fast) = (error(Algorithm::Pieces), error(Algorithm::Winograd));
-        println!("{channels} channels: largest error over rms: pieces {plain:.1e}, Winograd {fast:.1e}");
-        assert!(plain < 2e-5 && fast < 1e-4, "{plain} {fast}");
+        let small = error(Algorithm::WinogradSmall);
+        println!(
+            "{channels} channels: largest error over rms: pieces {plain:.1e}, Winograd {fast:.1e}, small {small:.1e}"
+        );
+        assert!(plain < 2e-5 && fast < 1e-4 && small < 2e-5, "{plain} {fast} {small}");
     }
 }
 

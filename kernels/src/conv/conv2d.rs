@@ -19,6 +19,8 @@ pub enum Algorithm {
     Depthwise,
     /// Winograd F(4x4, 3x3).
     Winograd,
+    /// Winograd F(2x2, 3x3): a smaller saving, and less error than the plain sum has.
+    WinogradSmall,
     /// A matrix product over pieces of the input.
     Pieces,
     /// The plain loop.
@@ -137,7 +139,7 @@ impl Conv2d {
         let depthwise = spec.groups == spec.in_channels && spec.groups == spec.out_channels;
         let possible = match algorithm {
             Algorithm::Depthwise => depthwise,
-            Algorithm::Winograd => Winograd::fits(&spec),
+            Algorithm::Winograd | Algorithm::WinogradSmall => Winograd::fits(&spec),
             Algorithm::Pieces => spec.groups == 1,
             Algorithm::Direct => true,
             Algorithm::PiecesBf16 => spec.groups == 1 && matches!(isa, Isa::Portable | Isa::Avx512Bf16),
@@ -151,7 +153,8 @@ impl Conv2d {
         }
         let weights = match algorithm {
             Algorithm::Depthwise => Weights::Depthwise(Depthwise::new(isa, &spec, weight)),
-            Algorithm::Winograd => Weights::Winograd(Winograd::new(isa, &spec, weight)),
+            Algorithm::Winograd => Weights::Winograd(Winograd::new(isa, 4, &spec, weight)),
+            Algorithm::WinogradSmall => Weights::Winograd(Winograd::new(isa, 2, &spec, weight)),
             Algorithm::Pieces => Weights::Pieces(Dense::<Single>::new(isa, &spec, weight)),
             Algorithm::PiecesBf16 => Weights::Bf16(Dense::<Brain>::new(isa, &spec, weight)),
             Algorithm::Direct | Algorithm::PiecesInt8 => Weights::Direct(DirectWeights::new(&spec, weight)),
@@ -168,6 +171,7 @@ impl Conv2d {
     pub fn algorithm(&self) -> Algorithm {
         match self.weights {
             Weights::Depthwise(_) => Algorithm::Depthwise,
+            Weights::Winograd(ref winograd) if winograd.side() == 2 => Algorithm::WinogradSmall,
             Weights::Winograd(_) => Algorithm::Winograd,
             Weights::Pieces(_) => Algorithm::Pieces,
             Weights::Direct(_) => Algorithm::Direct,

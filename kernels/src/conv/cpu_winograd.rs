@@ -1,13 +1,14 @@
-//! Winograd's minimal filtering F(4x4, 3x3) (Lavin and Gray, CVPR 2016): 36 instead of 144 multiplications for each input
-//! channel and block of 4x4 outputs.
+//! Winograd's minimal filtering (Lavin and Gray, CVPR 2016): F(4x4, 3x3) takes 36 instead of 144 multiplications for each
+//! input channel and block of 4x4 outputs, F(2x2, 3x3) takes 16 instead of 36.
 //!
-//! Interpolation points 0, 1, -1, 2, -2 and infinity. The largest error of an output against f64, over their root mean
-//! square: 1.5e-5 at 64 input channels and 7.5e-5 at 512 (the plain f32 sum: 2.9e-6 and 1.0e-5); a test holds it there.
+//! Interpolation points 0, 1, -1, 2, -2 and infinity; 0, 1, -1 and infinity. The largest error of an output against f64, over
+//! their root mean square: 1.5e-5 at 64 input channels and 7.5e-5 at 512 (the plain f32 sum: 2.9e-6 and 1.0e-5), and for the
+//! smaller tile 1.2e-6 and 3.9e-6; a test holds it there. The larger tile needs fewer products on every map above 2x2.
 #![allow(unsafe_code)]
 
 use rayon::prelude::*;
 
-use super::cpu_winograd_tiles::{Gather, IN, OUT, POINTS, Place, Scatter, Shape, Tiling};
+use super::cpu_winograd_tiles::{Gather, Place, Scatter, Shape, Tiling};
 use super::spec::{Activation, ConvSpec};
 use crate::Par;
 use crate::gemm::{Element, Epilogue, Isa, Panels, Rows, Single, dispatch_maps, multiply};
@@ -27,16 +28,33 @@ const TASK: usize = 4;
 #[derive(Clone, Debug)]
 pub(super) struct Winograd {
     isa: Isa,
+    side: usize,
     points: Vec<Panels<Single>>,
 }
 
+/// Transforms of a filter, `G`, for each side of output tiles.
+const LARGE: [[f64; 3]; 6] = [
+    [0.25, 0.0, 0.0],
+    [-1.0 / 6.0, -1.0 / 6.0, -1.0 / 6.0],
+    [-1.0 / 6.0, 1.0 / 6.0, -1.0 / 6.0],
+    [1.0 / 24.0, 1.0 / 12.0, 1.0 / 6.0],
+    [1.0 / 24.0, -1.0 / 12.0, 1.0 / 6.0],
+    [0.0, 0.0, 1.0],
+];
+const SMALL: [[f64; 3]; 4] = [[1.0, 0.0, 0.0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0.0, 0.0, 1.0]];
+
 impl Tiling {
-    fn new(spec: &ConvSpec, n: usize, (oh, ow): (usize, usize)) -> Tiling {
-        let (down, across) = (oh.div_ceil(OUT), ow.div_ceil(OUT));
-        let total = n * down * across;
-        let small = (BUDGET / (POINTS * (spec.in_channels + spec.out_channels))).clamp(FEWEST, 4 * FEWEST) / 12 * 12;
+    fn new(spec: &ConvSpec, side: usize, n: usize, (oh, ow): (usize, usize)) -> Tiling {
+        let (down, across) = (oh.div_ceil(side), ow.div_ceil(side));
+        let (total, points) = (n * down * across, (side + 2) * (side + 2));
+        let small = (BUDGET / (points * (spec.in_channels + spec.out_channels))).clamp(FEWEST, 4 * FEWEST) / 12 * 12;
         let many = total.div_ceil(small) >= MANY;
-        Tiling { down, across, total, block: if many { small } else { total.min(MOST) }, many }
+        Tiling { down, across, total, block: if many { small } else { total.min(MOST) }, many, side }
+    }
+
+    /// Points of a transformed tile.
+    fn points(&self) -> usize {
+        (self.side + 2) * (self.side + 2)
     }
 
     fn blocks(&self) -> usize {
@@ -49,7 +67,7 @@ impl Tiling {
     }
 
     fn scratch(&self, spec: &ConvSpec) -> usize {
-        POINTS * (self.plane(spec.in_channels) + self.plane(spec.out_channels))
+        self.points() * (self.plane(spec.in_channels) + self.plane(spec.out_channels))
     }
 }
 
@@ -59,54 +77,67 @@ impl Winograd {
         spec.kernel == [3, 3] && spec.stride == [1, 1] && spec.groups == 1
     }
 
-    /// Transforms and packs `weight` `[out, in, 3, 3]`.
-    pub(super) fn new(isa: Isa, spec: &ConvSpec, weight: &[f32]) -> Winograd {
-        const G: [[f64; 3]; IN] = [
-            [0.25, 0.0, 0.0],
-            [-1.0 / 6.0, -1.0 / 6.0, -1.0 / 6.0],
-            [-1.0 / 6.0, 1.0 / 6.0, -1.0 / 6.0],
-            [1.0 / 24.0, 1.0 / 12.0, 1.0 / 6.0],
-            [1.0 / 24.0, -1.0 / 12.0, 1.0 / 6.0],
-            [0.0, 0.0, 1.0],
-        ];
-        let (cin, cout) = (spec.in_channels, spec.out_channels);
+    /// Transforms and packs `weight` `[out, in, 3, 3]`, for output tiles of `side` 4 or 2.
+    pub(super) fn new(isa: Isa, side: usize, spec: &ConvSpec, weight: &[f32]) -> Winograd {
+        let transform: &[[f64; 3]] = if side == 2 { &SMALL } else { &LARGE };
+        let (cin, cout, count) = (spec.in_channels, spec.out_channels, transform.len() * transform.len());
         // `G g G^T` of each filter, `[out, points, in]`.
-        let mut turned = vec![0.0f32; cout * POINTS * cin];
-        turned.par_chunks_exact_mut(POINTS * cin).zip(weight.par_chunks_exact(9 * cin)).for_each(|(turned, weight)| {
+        let mut turned = vec![0.0f32; cout * count * cin];
+        turned.par_chunks_exact_mut(count * cin).zip(weight.par_chunks_exact(9 * cin)).for_each(|(turned, weight)| {
             for (k, filter) in weight.chunks_exact(9).enumerate() {
-                let mut half = [[0.0f64; 3]; IN];
-                for (half, g) in half.iter_mut().zip(&G) {
-                    for x in 0..3 {
-                        half[x] = (0..3).map(|y| g[y] * f64::from(filter[y * 3 + x])).sum();
-                    }
-                }
-                for (u, half) in half.iter().enumerate() {
-                    for (v, g) in G.iter().enumerate() {
-                        let sum: f64 = (0..3).map(|x| half[x] * g[x]).sum();
-                        turned[(u * IN + v) * cin + k] = sum as f32;
+                for (u, down) in transform.iter().enumerate() {
+                    let half: [f64; 3] =
+                        std::array::from_fn(|x| (0..3).map(|y| down[y] * f64::from(filter[y * 3 + x])).sum());
+                    for (v, across) in transform.iter().enumerate() {
+                        let sum: f64 = half.iter().zip(across).map(|(half, g)| half * g).sum();
+                        turned[(u * transform.len() + v) * cin + k] = sum as f32;
                     }
                 }
             }
         });
-        let at = |point: usize, k: usize, o: usize| turned[(o * POINTS + point) * cin + k];
-        let points = (0..POINTS).into_par_iter().map(|p| Panels::new(isa, cin, cout, |k, o| at(p, k, o))).collect();
-        Winograd { isa, points }
+        let at = |point: usize, k: usize, o: usize| turned[(o * count + point) * cin + k];
+        let points = (0..count).into_par_iter().map(|p| Panels::new(isa, cin, cout, |k, o| at(p, k, o))).collect();
+        Winograd { isa, side: if side == 2 { 2 } else { 4 }, points }
+    }
+
+    /// Side of output tiles.
+    pub(super) fn side(&self) -> usize {
+        self.side
     }
 
     /// Least scratch, in `f32`, for `n` images.
     pub(super) fn least(&self, spec: &ConvSpec, n: usize, out: (usize, usize)) -> usize {
-        Tiling::new(spec, n, out).scratch(spec)
+        Tiling::new(spec, self.side, n, out).scratch(spec)
     }
 
     /// Scratch with which all threads of the current pool can work.
     pub(super) fn workspace(&self, spec: &ConvSpec, n: usize, out: (usize, usize)) -> usize {
-        let tiling = Tiling::new(spec, n, out);
+        let tiling = Tiling::new(spec, self.side, n, out);
         let lanes = if tiling.many { tiling.blocks().min(rayon::current_num_threads()).max(1) } else { 1 };
         tiling.scratch(spec) * lanes
     }
 
     /// `n` images `[n, h, w, in]` to `[n, oh, ow, out]`; the transforms and products are in `f32`.
     pub(super) fn forward<E: Element>(
+        &self,
+        spec: &ConvSpec,
+        bias: &[f32],
+        activation: Activation,
+        images: &[E],
+        n: usize,
+        size: (usize, usize),
+        out: (usize, usize),
+        residual: Option<&[E]>,
+        output: &mut [E],
+        workspace: &mut [f32],
+        par: Par,
+    ) {
+        let run = if self.side == 2 { Self::tiles::<E, 2, 4> } else { Self::tiles::<E, 4, 6> };
+        run(self, spec, bias, activation, images, n, size, out, residual, output, workspace, par);
+    }
+
+    /// [`forward`](Self::forward) for output tiles of side `OUT` and input tiles of side `IN`.
+    fn tiles<E: Element, const OUT: usize, const IN: usize>(
         &self,
         spec: &ConvSpec,
         bias: &[f32],
@@ -123,19 +154,20 @@ impl Winograd {
         let (cin, cout) = (spec.in_channels, spec.out_channels);
         assert!(images.len() == n * h * w * cin && output.len() == n * oh * ow * cout && bias.len() == cout);
         assert!(residual.is_none_or(|r| r.len() == output.len()));
-        let tiling = Tiling::new(spec, n, (oh, ow));
+        let tiling = Tiling::new(spec, self.side, n, (oh, ow));
         let (planes, scratch) = ((tiling.plane(cin), tiling.plane(cout)), tiling.scratch(spec));
         assert!(workspace.len() >= scratch);
         let shape = Shape { spec, image: (h, w), out: (oh, ow), tiling };
         let place = Place(output.as_mut_ptr());
         let gather = |inputs: Place<f32>, first: usize, tiles: (usize, usize)| {
-            let job = Gather { shape, first, tiles, images, inputs };
+            let job = Gather::<E, OUT, IN> { shape, first, tiles, images, inputs };
             // SAFETY: the instructions are available; the lengths of the images and of the scratch were checked above, and
             // tiles have places of their own.
             unsafe { dispatch_maps::<E, _>(self.isa, job) };
         };
         let scatter = |products: &[f32], first: usize, tiles: (usize, usize)| {
-            let job = Scatter { shape, first, tiles, products, bias, residual, activation, output: place };
+            let job =
+                Scatter::<E, OUT, IN> { shape, first, tiles, products, bias, residual, activation, output: place };
             // SAFETY: as above.
             unsafe { dispatch_maps::<E, _>(self.isa, job) };
         };
@@ -148,9 +180,9 @@ impl Winograd {
         if tiling.many || par == Par::Serial {
             let block = |b: usize, scratch: &mut [f32]| {
                 let (first, last) = range(b);
-                let (inputs, products) = scratch.split_at_mut(POINTS * planes.0);
+                let (inputs, products) = scratch.split_at_mut(IN * IN * planes.0);
                 gather(Place(inputs.as_mut_ptr()), first, (first, last));
-                for (point, products) in products.chunks_exact_mut(planes.1).enumerate().take(POINTS) {
+                for (point, products) in products.chunks_exact_mut(planes.1).enumerate().take(IN * IN) {
                     product(inputs, products, point, last - first);
                 }
                 scatter(products, first, (first, last));
@@ -166,7 +198,7 @@ impl Winograd {
             }
             return;
         }
-        let (inputs, products) = workspace[..scratch].split_at_mut(POINTS * planes.0);
+        let (inputs, products) = workspace[..scratch].split_at_mut(IN * IN * planes.0);
         for (first, last) in (0..tiling.blocks()).map(range) {
             let tasks = (last - first).div_ceil(TASK);
             let tiles = |t: usize| (first + t * TASK, (first + (t + 1) * TASK).min(last));

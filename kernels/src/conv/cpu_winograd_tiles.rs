@@ -1,14 +1,13 @@
-//! The transforms of Winograd's F(4x4, 3x3), vectors along the channels.
+//! The transforms of Winograd's F(4x4, 3x3) and F(2x2, 3x3), vectors along the channels.
+//!
+//! `OUT` is the side of an output tile, `IN`, two more, that of its input tile.
 #![allow(unsafe_code)]
 
 use super::spec::{Activation, ConvSpec};
 use crate::gemm::{Element, Kernel, Vector, activate};
 
-/// Points of the transformed tile.
-pub(super) const POINTS: usize = 36;
-/// Side of an output tile and of its input tile.
-pub(super) const OUT: usize = 4;
-pub(super) const IN: usize = 6;
+/// Most points of a transformed tile.
+const POINTS: usize = 36;
 
 /// How images are cut into tiles.
 #[derive(Clone, Copy)]
@@ -21,6 +20,8 @@ pub(super) struct Tiling {
     pub(super) block: usize,
     /// Whether there are many blocks.
     pub(super) many: bool,
+    /// Side of an output tile.
+    pub(super) side: usize,
 }
 
 /// Memory that tasks write, each to places of its own.
@@ -42,13 +43,13 @@ pub(super) struct Shape<'a> {
 impl Shape<'_> {
     /// Image, row and column of the first output of a tile.
     fn corner(&self, tile: usize) -> (usize, usize, usize) {
-        let Tiling { down, across, .. } = self.tiling;
-        (tile / (down * across), tile / across % down * OUT, tile % across * OUT)
+        let Tiling { down, across, side, .. } = self.tiling;
+        (tile / (down * across), tile / across % down * side, tile % across * side)
     }
 }
 
-/// Input tiles to the 36 points: `B^T d B`.
-pub(super) struct Gather<'a, E> {
+/// Input tiles to their points: `B^T d B`.
+pub(super) struct Gather<'a, E, const OUT: usize, const IN: usize> {
     pub(super) shape: Shape<'a>,
     /// The tile that comes first in `inputs`.
     pub(super) first: usize,
@@ -58,7 +59,7 @@ pub(super) struct Gather<'a, E> {
     pub(super) inputs: Place<f32>,
 }
 
-impl<E: Element> Kernel for Gather<'_, E> {
+impl<E: Element, const OUT: usize, const IN: usize> Kernel for Gather<'_, E, OUT, IN> {
     #[inline(always)]
     unsafe fn run<V: Vector>(self) {
         let Shape { spec, image: (h, w), tiling, .. } = self.shape;
@@ -85,9 +86,9 @@ impl<E: Element> Kernel for Gather<'_, E> {
                     let from = |i: usize| at[i].0.add(channel & at[i].1);
                     let to = |i: usize| base.add(i * plane + channel);
                     if count == V::LANES {
-                        transform::<V>(|i| E::load(from(i)), |i, v| v.store(to(i)));
+                        transform::<V, IN>(|i| E::load(from(i)), |i, v| v.store(to(i)));
                     } else {
-                        transform::<V>(|i| E::load_part(from(i), count), |i, v| v.store_part(to(i), count));
+                        transform::<V, IN>(|i| E::load_part(from(i), count), |i, v| v.store_part(to(i), count));
                     }
                 }
             }
@@ -97,16 +98,15 @@ impl<E: Element> Kernel for Gather<'_, E> {
 
 /// `B^T d B`: columns, then rows.
 #[inline(always)]
-unsafe fn transform<V: Vector>(read: impl Fn(usize) -> V, write: impl Fn(usize, V)) {
+unsafe fn transform<V: Vector, const IN: usize>(read: impl Fn(usize) -> V, write: impl Fn(usize, V)) {
     // SAFETY: the caller runs where the instructions are there.
     unsafe {
         let mut half = [[V::splat(0.0); IN]; IN];
         for (x, half) in half.iter_mut().enumerate() {
-            *half =
-                before([read(x), read(IN + x), read(2 * IN + x), read(3 * IN + x), read(4 * IN + x), read(5 * IN + x)]);
+            *half = before(std::array::from_fn(|y| read(y * IN + x)));
         }
         for y in 0..IN {
-            let row = before([half[0][y], half[1][y], half[2][y], half[3][y], half[4][y], half[5][y]]);
+            let row: [V; IN] = before(std::array::from_fn(|x| half[x][y]));
             for (x, v) in row.into_iter().enumerate() {
                 write(y * IN + x, v);
             }
@@ -116,26 +116,31 @@ unsafe fn transform<V: Vector>(read: impl Fn(usize) -> V, write: impl Fn(usize, 
 
 /// `B^T d` for one line.
 #[inline(always)]
-unsafe fn before<V: Vector>(d: [V; IN]) -> [V; IN] {
+unsafe fn before<V: Vector, const IN: usize>(d: [V; IN]) -> [V; IN] {
     // SAFETY: the caller runs where the instructions are there.
     unsafe {
+        if const { IN == 4 } {
+            let v = [d[0].sub(d[2]), d[1].add(d[2]), d[2].sub(d[1]), d[1].sub(d[3])];
+            return std::array::from_fn(|i| v[i]);
+        }
         let (two, four, five) = (V::splat(2.0), V::splat(-4.0), V::splat(-5.0));
         // d4 - 4 d2, d3 - 4 d1, d4 - d2, 2 (d3 - d1)
         let (a, b) = (four.mul_add(d[2], d[4]), four.mul_add(d[1], d[3]));
         let (e, f) = (d[4].sub(d[2]), two.mul(d[3].sub(d[1])));
-        [
+        let v = [
             V::splat(4.0).mul_add(d[0], five.mul_add(d[2], d[4])),
             a.add(b),
             a.sub(b),
             e.add(f),
             e.sub(f),
             V::splat(4.0).mul_add(d[1], five.mul_add(d[3], d[5])),
-        ]
+        ];
+        std::array::from_fn(|i| v[i])
     }
 }
 
-/// The 36 points back to output tiles: `A^T m A`, with bias, residual and activation.
-pub(super) struct Scatter<'a, E> {
+/// Points back to output tiles: `A^T m A`, with bias, residual and activation.
+pub(super) struct Scatter<'a, E, const OUT: usize, const IN: usize> {
     pub(super) shape: Shape<'a>,
     /// The tile that comes first in `products`.
     pub(super) first: usize,
@@ -148,7 +153,7 @@ pub(super) struct Scatter<'a, E> {
     pub(super) output: Place<E>,
 }
 
-impl<E: Element> Kernel for Scatter<'_, E> {
+impl<E: Element, const OUT: usize, const IN: usize> Kernel for Scatter<'_, E, OUT, IN> {
     #[inline(always)]
     unsafe fn run<V: Vector>(self) {
         let Shape { spec, out: (oh, ow), tiling, .. } = self.shape;
@@ -166,11 +171,11 @@ impl<E: Element> Kernel for Scatter<'_, E> {
                     let point = |x: usize, y: usize| read(base.add((y * IN + x) * plane));
                     let mut half = [[V::splat(0.0); OUT]; IN];
                     for (x, half) in half.iter_mut().enumerate() {
-                        *half = after([point(x, 0), point(x, 1), point(x, 2), point(x, 3), point(x, 4), point(x, 5)]);
+                        *half = after(std::array::from_fn::<V, IN, _>(|y| point(x, y)));
                     }
                     let bias = read(self.bias.as_ptr().add(channel));
                     for y in 0..rows {
-                        let row = after([half[0][y], half[1][y], half[2][y], half[3][y], half[4][y], half[5][y]]);
+                        let row: [V; OUT] = after(std::array::from_fn::<V, IN, _>(|x| half[x][y]));
                         let line = ((image * oh + ty + y) * ow + tx) * c + channel;
                         for (x, v) in row.into_iter().enumerate().take(columns) {
                             let mut v = v.add(bias);
@@ -195,16 +200,21 @@ impl<E: Element> Kernel for Scatter<'_, E> {
 
 /// `A^T m` for one line.
 #[inline(always)]
-unsafe fn after<V: Vector>(m: [V; IN]) -> [V; OUT] {
+unsafe fn after<V: Vector, const OUT: usize, const IN: usize>(m: [V; IN]) -> [V; OUT] {
     // SAFETY: the caller runs where the instructions are there.
     unsafe {
+        if const { IN == 4 } {
+            let v = [m[0].add(m[1].add(m[2])), m[1].sub(m[2]).sub(m[3])];
+            return std::array::from_fn(|i| v[i]);
+        }
         let (a, b) = (m[1].add(m[2]), m[1].sub(m[2]));
         let (e, f) = (m[3].add(m[4]), m[3].sub(m[4]));
-        [
+        let v = [
             m[0].add(a).add(e),
             V::splat(2.0).mul_add(f, b),
             V::splat(4.0).mul_add(e, a),
             V::splat(8.0).mul_add(f, b).add(m[5]),
-        ]
+        ];
+        std::array::from_fn(|i| v[i])
     }
 }

@@ -244,7 +244,10 @@ impl Backbone {
     /// Most pictures that go through the network together. Winograd's transforms serve several; elsewhere a second picture
     /// would only push the maps of the first out of the cache.
     fn together(&self) -> usize {
-        let shared = |step: &Step| matches!(step, Step::Conv { conv, .. } if conv.algorithm() == Algorithm::Winograd);
+        let shared = |step: &Step| {
+            matches!(step, Step::Conv { conv, .. }
+            if matches!(conv.algorithm(), Algorithm::Winograd | Algorithm::WinogradSmall))
+        };
         let any = match &self.engine {
             Engine::Single { steps, .. } => steps.iter().any(shared),
             Engine::Half(halves) => halves.steps().any(shared),
