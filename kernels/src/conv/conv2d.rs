@@ -1,3 +1,4 @@
+use super::cost::winograd_pays;
 use super::cpu_depthwise::Depthwise;
 use super::cpu_winograd::Winograd;
 use super::dense::{Dense, Fill};
@@ -71,7 +72,7 @@ impl Conv2d {
             Algorithm::Depthwise
         } else if spec.groups != 1 {
             Algorithm::Direct
-        } else if Winograd::fits(&spec) && spec.in_channels >= 16 && spec.out_channels >= 16 {
+        } else if winograd_pays(&spec, 1.0) {
             Algorithm::Winograd
         } else {
             Algorithm::Pieces
@@ -92,7 +93,7 @@ impl Conv2d {
         let Some(isa) = Isa::bf16() else { return Ok(None) };
         let algorithm = if spec.groups == spec.in_channels && spec.groups == spec.out_channels {
             Algorithm::Depthwise
-        } else if Winograd::fits(&spec) && spec.in_channels >= WINOGRAD && spec.out_channels >= WINOGRAD {
+        } else if winograd_pays(&spec, 1.5) {
             Algorithm::Winograd
         } else {
             Algorithm::PiecesBf16
@@ -289,9 +290,6 @@ impl Conv2d {
         Ok(())
     }
 }
-
-/// Fewest channels for which Winograd in `f32` is faster than a product in bf16.
-const WINOGRAD: usize = 16;
 
 fn check(spec: &ConvSpec, weight: &[f32], bias: &[f32]) -> Result<()> {
     spec.validate()?;

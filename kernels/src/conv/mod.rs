@@ -21,6 +21,7 @@
 //! ```
 
 mod conv2d;
+mod cost;
 mod cpu_depthwise;
 mod cpu_winograd;
 mod cpu_winograd_tiles;
