@@ -15,6 +15,8 @@ mod error;
 pub mod fastflow;
 mod features;
 mod mode;
+mod scores;
+mod settings;
 mod split;
 mod store;
 mod training;

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use blemish_core::{CoreError, Detect, Fit, Image, ImageSource, ModelFile, Session};
 use blemish_detect_flow::{Cflow, CflowParams, Fastflow, FastflowParams, FlowDetectorError, Mode};
+use blemish_embed::Precision;
 use blemish_grad::optim::Schedule;
 use common::{Common, KINDS, bytes, cflow, fastflow, fit, inner, noise, write};
 use ndarray::Array3;
@@ -119,6 +120,7 @@ fn settings_out_of_range() {
         ("clamp", CflowParams { clamp: 0.0, ..cflow() }),
         ("clamp", CflowParams { clamp: f32::NAN, ..cflow() }),
         ("fibre_batch", CflowParams { fibre_batch: 0, ..cflow() }),
+        ("flow_precision", CflowParams { flow_precision: Precision::Int8, ..cflow() }),
         ("image_batch", CflowParams { image_batch: 0, ..cflow() }),
         ("batch_size", CflowParams { batch_size: 0, ..cflow() }),
     ];

@@ -6,7 +6,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use blemish_core::{CoreError, Detect, ImageSource, Judge, Session};
+use blemish_core::{CoreError, Detect, FitDyn, ImageSource, Judge, Session};
+use blemish_detect_flow::CflowParams;
+use blemish_embed::Precision;
 use common::{Common, KINDS, bytes, curve, fit, fit_until, noise, params};
 
 /// Batches of an epoch of seven pictures, two of them held out, by three.
@@ -110,6 +112,28 @@ fn more_epochs_go_on_from_the_checkpoint() {
         assert!(whole == bytes(fit(kind, &second, PICTURES).unwrap().as_ref()), "{kind}");
         // Without `resume` the run starts anew and replaces the checkpoint.
         assert_eq!(curve(fit(kind, &first, PICTURES).unwrap().as_ref()).len(), 2, "{kind}");
+    }
+}
+
+#[test]
+fn in_bf16_too_and_only_in_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |flow_precision: Precision, epochs: usize, resume: bool| {
+        let checkpoint = Some(folder.path().join("run.checkpoint"));
+        let params = CflowParams { flow_precision, epochs, patience: None, checkpoint, resume, ..common::cflow() };
+        params.fit_dyn(&Session::quiet(3), &noise(PICTURES))
+    };
+    let whole = run(Precision::Bf16, 4, false).unwrap();
+    run(Precision::Bf16, 2, false).unwrap();
+    let error = run(Precision::F32, 4, true).err().unwrap().to_string();
+    assert!(error.contains("its flow_precision is \"bf16\", here it is \"f32\""), "{error}");
+    let resumed = run(Precision::Bf16, 4, true).unwrap();
+    assert!(bytes(whole.as_ref()) == bytes(resumed.as_ref()));
+    if Precision::Bf16.is_available() {
+        let score = |model: &dyn Detect| model.predict(&[noise(50).get(40).unwrap()]).unwrap()[0].score;
+        let single = run(Precision::F32, 4, false).unwrap();
+        let (single, half) = (score(single.as_ref()), score(whole.as_ref()));
+        assert!(single != half && (single - half).abs() < 0.01 * single.abs(), "{half} for {single}");
     }
 }
 

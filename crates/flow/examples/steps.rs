@@ -1,4 +1,5 @@
-//! Time of training steps: `cargo run --release -p blemish-flow --example steps [cflow|fastflow] [samples] [channels ..]`.
+//! Time of training steps: `cargo run --release -p blemish-flow --example steps -- [cflow|fastflow] [bf16] [samples]
+//! [channels ..]`.
 //!
 //! The flows of a network's layers are trained side by side, those of CFlow-AD one after the other if they are large, as the
 //! detectors do it; without channels, those of ResNet-18.
@@ -6,7 +7,7 @@
 
 use std::time::Instant;
 
-use blemish_flow::{ConvTrainer, Flow, FlowSpec, LinearTrainer, MapFlow, PackedFlow};
+use blemish_flow::{ConvTrainer, Flow, FlowSpec, LinearTrainer, MapFlow, PackedFlow, Products};
 use blemish_grad::Module;
 use blemish_grad::optim::Adam;
 use rayon::prelude::*;
@@ -41,13 +42,14 @@ impl Job {
     }
 }
 
-fn cflow(samples: usize, channels: &[usize]) {
+fn cflow(samples: usize, channels: &[usize], products: Products) {
     let mut jobs: Vec<Job> = channels
         .iter()
         .map(|&c| {
             let flow = Flow::new(&FlowSpec::linear(c, CONDITION, 8), 0).expect("a flow");
             let (x, codes) = (values(samples * c), values(samples * CONDITION));
-            Job { trainer: LinearTrainer::new(flow, Adam::default()).expect("a trainer"), x, codes }
+            let trainer = LinearTrainer::with_products(flow, Adam::default(), products).expect("a trainer");
+            Job { trainer, x, codes }
         })
         .collect();
     // Steps of each layer as a batch of pictures has them: four times fewer pixels from layer to layer.
@@ -111,13 +113,15 @@ fn fastflow(pictures: usize, channels: &[usize]) {
 fn main() {
     let mut arguments = std::env::args().skip(1);
     let which = arguments.next().unwrap_or_else(|| "cflow".to_owned());
-    let mut numbers = arguments.filter_map(|a| a.parse::<usize>().ok());
+    let arguments: Vec<String> = arguments.collect();
+    let products = if arguments.iter().any(|a| a == "bf16") { Products::Bf16 } else { Products::F32 };
+    let mut numbers = arguments.iter().filter_map(|a| a.parse::<usize>().ok());
     let samples = numbers.next();
     let channels: Vec<usize> = numbers.collect();
     let or = |default: [usize; 3]| if channels.is_empty() { default.to_vec() } else { channels.clone() };
     let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().expect("two threads");
     pool.install(|| match which.as_str() {
         "fastflow" => fastflow(samples.unwrap_or(8), &or([64, 128, 256])),
-        _ => cflow(samples.unwrap_or(64), &or([128, 256, 512])),
+        _ => cflow(samples.unwrap_or(64), &or([128, 256, 512]), products),
     });
 }

@@ -42,4 +42,4 @@ pub use mixing::Mixing;
 pub use position::positional_encoding;
 pub use sequence::{Flow, FlowSpec, Kernel, Recomputed};
 pub use subnet::Subnet;
-pub use train::{ConvTrainer, Latent, LinearTrainer, PackedFlow};
+pub use train::{ConvTrainer, Latent, LinearTrainer, PackedFlow, Products};

@@ -30,6 +30,8 @@ impl Kernel for Job<'_> {
 pub(crate) fn step_slice(step: &AdamStep, p: &mut [f32], m: &mut [f32], v: &mut [f32], g: &[f32]) {
     let [b1, b2] = step.betas;
     let (a1, a2) = (1.0 - b1, 1.0 - b2);
+    // m / (sqrt(v) / root + eps), with one division.
+    let (size, eps) = (step.size * step.root, step.eps * step.root);
     let n = p.len().min(m.len()).min(v.len()).min(g.len());
     let (p, m, v, g) = (&mut p[..n], &mut m[..n], &mut v[..n], &g[..n]);
     for i in 0..n {
@@ -39,6 +41,6 @@ pub(crate) fn step_slice(step: &AdamStep, p: &mut [f32], m: &mut [f32], v: &mut 
         let second = b2 * v[i] + a2 * gradient * gradient;
         m[i] = first;
         v[i] = second;
-        p[i] = value - step.size * (first / (second.sqrt() / step.root + step.eps));
+        p[i] = value - size * (first / (second.sqrt() + eps));
     }
 }

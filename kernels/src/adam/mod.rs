@@ -95,7 +95,7 @@ mod tests {
             let g = g[i] + step.l2 * p[i];
             m[i] += (1.0 - step.betas[0]) * (g - m[i]);
             v[i] = step.betas[1] * v[i] + (1.0 - step.betas[1]) * g * g;
-            p[i] -= step.size * (m[i] / (v[i].sqrt() / step.root + step.eps));
+            p[i] -= step.size * step.root * (m[i] / (v[i].sqrt() + step.eps * step.root));
         }
         let want = (p, m, v);
         for isa in Isa::available() {

@@ -88,6 +88,22 @@ wide!(Pairs {
         unsafe { Pairs(_mm512_dpbf16_ps(sum.0, bits(self.0), bits(b.0))) }
     }
     #[inline(always)]
+    unsafe fn load_pairs(p: *const f32) -> Self {
+        // SAFETY: see above; `p` is good for two vectors.
+        unsafe {
+            let both = _mm512_cvtne2ps_pbh(_mm512_loadu_ps(p.add(16)), _mm512_loadu_ps(p));
+            Pairs(std::mem::transmute::<__m512bh, __m512>(both))
+        }
+    }
+    #[inline(always)]
+    unsafe fn zip_pairs(self, b: Self) -> Self {
+        // SAFETY: see above.
+        unsafe {
+            let both = std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(b.0, self.0));
+            Pairs(_mm512_castsi512_ps(_mm512_permutexvar_epi16(zipped(), both)))
+        }
+    }
+    #[inline(always)]
     unsafe fn load_bf16(p: *const bf16) -> Self {
         // SAFETY: see above.
         unsafe { widen(_mm256_loadu_si256(p.cast())) }
@@ -117,6 +133,22 @@ wide!(Pairs {
 fn bits(x: __m512) -> __m512bh {
     // SAFETY: both are 64 bytes that may be anything.
     unsafe { std::mem::transmute::<__m512, __m512bh>(x) }
+}
+
+/// Places of 16-bit numbers that bring those of the first and the second half together.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+unsafe fn zipped() -> __m512i {
+    const PLACES: [u16; 32] = {
+        let (mut places, mut i) = ([0; 32], 0);
+        while i < 32 {
+            places[i] = (i / 2 + 16 * (i % 2)) as u16;
+            i += 1;
+        }
+        places
+    };
+    // SAFETY: the caller runs where the instructions are there; 64 bytes are read.
+    unsafe { _mm512_loadu_si512(PLACES.as_ptr().cast()) }
 }
 
 /// 16 floats rounded to bf16.
@@ -158,7 +190,7 @@ wide!(Bytes {
 ///
 /// # Safety
 /// `isa` is available; the rest is the kernel's own contract.
-pub(super) unsafe fn dispatch_bf16<K: Kernel>(isa: Isa, kernel: K) {
+pub(crate) unsafe fn dispatch_bf16<K: Kernel>(isa: Isa, kernel: K) {
     #[cfg(target_arch = "x86_64")]
     if isa == Isa::Avx512Bf16 {
         #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]

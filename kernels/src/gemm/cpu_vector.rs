@@ -7,7 +7,7 @@ use std::arch::x86_64::*;
 use half::bf16;
 
 use super::cpu_plain::Plain;
-use super::cpu_words::{four, pair, words};
+use super::cpu_words::{four, pair, words, words_of};
 
 /// Instruction sets a kernel is compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -135,6 +135,25 @@ pub trait Vector: Copy {
     unsafe fn add_whole(self, b: Self) -> Self {
         // SAFETY: the trait's contract.
         unsafe { words(self, b, b, |a, b, _| (a.wrapping_add(b) as i32 as f32).to_bits()) }
+    }
+
+    /// Reads twice `LANES` floats, rounded to nearest even: neighbours become the pairs of bf16 of a lane.
+    #[inline(always)]
+    unsafe fn load_pairs(p: *const f32) -> Self {
+        // SAFETY: the trait's contract; an array of pairs is an array of words.
+        unsafe { words_of::<Self>(|i| (*p.add(2 * i), *p.add(2 * i + 1))) }
+    }
+
+    /// Pairs of bf16, rounded to nearest even: the first of each from `self`, the second from `b`.
+    #[inline(always)]
+    unsafe fn zip_pairs(self, b: Self) -> Self {
+        let (mut first, mut second) = ([0.0f32; 16], [0.0f32; 16]);
+        // SAFETY: the trait's contract; at most 16 lanes.
+        unsafe {
+            self.store(first.as_mut_ptr());
+            b.store(second.as_mut_ptr());
+            words_of::<Self>(|i| (first[i], second[i]))
+        }
     }
 
     /// Reads `LANES` numbers in bf16.

@@ -1,6 +1,8 @@
 //! Products within a 32-bit word, in plain code.
 #![allow(unsafe_code)]
 
+use half::bf16;
+
 use super::cpu_vector::Vector;
 
 /// One lane of [`Vector::dot_bf16`](super::cpu_vector::Vector::dot_bf16).
@@ -29,5 +31,18 @@ pub(super) unsafe fn words<V: Vector>(a: V, b: V, c: V, f: impl Fn(u32, u32, u32
     let (a, b, c) = (read(a), read(b), read(c));
     let result: [f32; 16] = std::array::from_fn(|i| f32::from_bits(f(a[i], b[i], c[i])));
     // SAFETY: as above.
+    unsafe { V::load(result.as_ptr()) }
+}
+
+/// Lanes of pairs `(first, second)` of bf16, rounded to nearest even.
+#[inline(always)]
+pub(super) unsafe fn words_of<V: Vector>(pair: impl Fn(usize) -> (f32, f32)) -> V {
+    let bits = |x: f32| u32::from(bf16::from_f32(x).to_bits());
+    let mut result = [0.0f32; 16];
+    for (i, to) in result.iter_mut().enumerate().take(V::LANES) {
+        let (first, second) = pair(i);
+        *to = f32::from_bits(bits(first) | bits(second) << 16);
+    }
+    // SAFETY: at most 16 lanes.
     unsafe { V::load(result.as_ptr()) }
 }

@@ -21,6 +21,7 @@ pub use cpu_vector::Isa;
 
 pub(crate) use cpu::{Epilogue, Pointwise, Rows, Scale, activate, activate_slice, exp, multiply};
 pub(crate) use cpu_element::{Brain, Byte, Product, Single, dispatch_maps, same, same_mut};
+pub(crate) use cpu_reduced::dispatch_bf16;
 pub(crate) use cpu_vector::{Kernel, Loops, Vector, dispatch, vectorised};
 pub(crate) use panels::Panels;
 

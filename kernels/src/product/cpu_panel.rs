@@ -1,26 +1,10 @@
 //! Register tiles of six rows and a panel's 64 samples.
 #![allow(unsafe_code)]
 
-use std::marker::PhantomData;
-
+use super::cpu_out::Out;
 use super::panel::PANEL;
 use crate::adam::{AdamStep, step_slice};
 use crate::gemm::{Isa, Kernel, Vector, dispatch};
-
-/// An output; tasks write disjoint rows of it.
-#[derive(Clone, Copy)]
-pub(super) struct Out<'a>(*mut f32, usize, PhantomData<&'a mut [f32]>);
-// SAFETY: made from an exclusive slice that outlives the tasks, which write disjoint rows.
-unsafe impl Send for Out<'_> {}
-// SAFETY: as above.
-unsafe impl Sync for Out<'_> {}
-
-impl<'a> Out<'a> {
-    /// Of this slice.
-    pub(super) fn new(slice: &'a mut [f32]) -> Out<'a> {
-        Out(slice.as_mut_ptr(), slice.len(), PhantomData)
-    }
-}
 
 /// `out[r, ..] = sum over k of a(r, k) * x[k, ..]` for each panel; `a(r, k)` is at `r * strides.0 + k * strides.1`, and one of
 /// the strides is 1.
@@ -47,7 +31,9 @@ impl Product<'_> {
         }
         let end = (last - 1) * self.strides.0 + self.depth.saturating_sub(1) * self.strides.1;
         assert!(end < self.a.len() && self.depth <= self.x_rows && last <= self.out_rows);
-        assert!(self.x.len() == self.panels * self.x_rows * PANEL && self.out.1 == self.panels * self.out_rows * PANEL);
+        assert!(
+            self.x.len() == self.panels * self.x_rows * PANEL && self.out.len == self.panels * self.out_rows * PANEL
+        );
         assert!(self.bias.is_none_or(|b| b.len() >= last) && (self.strides.0 == 1 || self.strides.1 == 1));
         // SAFETY: the instructions are there; every address was checked above; the caller's tasks have disjoint rows.
         unsafe { dispatch(self.isa, ProductRows { job: self, first, last }) }
@@ -116,7 +102,7 @@ impl ProductRows<'_> {
                 across_rows::<V, R, N>(zero, a, job.strides.1, x, PANEL, job.depth)
             };
             for (i, line) in sum.into_iter().enumerate() {
-                let to = job.out.0.add((panel * job.out_rows + row + i) * PANEL + column);
+                let to = job.out.at.add((panel * job.out_rows + row + i) * PANEL + column);
                 let bias = job.bias.map_or(0.0, |b| *b.as_ptr().add(row + i));
                 for (j, v) in line.into_iter().enumerate() {
                     let to = to.add(j * V::LANES);
@@ -196,6 +182,67 @@ pub(super) enum Sink<'a> {
     Adam { weight: Out<'a>, first: Out<'a>, second: Out<'a>, step: AdamStep },
 }
 
+impl Sink<'_> {
+    /// Values it can take.
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Sink::Write { gradient } => gradient.len,
+            Sink::Adam { weight, first, second, .. } => weight.len.min(first.len).min(second.len),
+        }
+    }
+
+    /// Asks for the memory of a tile of `R` rows, `inputs` apart, and `width` columns.
+    #[inline(always)]
+    pub(super) unsafe fn fetch<const R: usize>(&self, row: usize, inputs: usize, column: usize, width: usize) {
+        let Sink::Adam { weight, first, second, .. } = self else { return };
+        for i in 0..R {
+            let at = (row + i) * inputs + column;
+            for line in (0..width).step_by(16) {
+                // SAFETY: the caller guarantees that the tile is inside.
+                unsafe {
+                    prefetch(weight.at.add(at + line));
+                    prefetch(first.at.add(at + line));
+                    prefetch(second.at.add(at + line));
+                }
+            }
+        }
+    }
+
+    /// Takes a tile.
+    #[inline(always)]
+    pub(super) unsafe fn take<V: Vector, const R: usize, const N: usize>(
+        &self,
+        sum: &[[V; N]; R],
+        row: usize,
+        inputs: usize,
+        column: usize,
+        width: usize,
+    ) {
+        let mut buffer = [[0.0f32; PANEL]; R];
+        // SAFETY: the caller guarantees that the tile is inside; a line has room for the vectors.
+        unsafe {
+            for (line, sum) in buffer.iter_mut().zip(sum) {
+                for (j, v) in sum.iter().enumerate() {
+                    v.store(line.as_mut_ptr().add(j * V::LANES));
+                }
+            }
+            for (i, line) in buffer.iter().enumerate() {
+                let at = (row + i) * inputs + column;
+                match self {
+                    Sink::Write { gradient } => {
+                        std::ptr::copy_nonoverlapping(line.as_ptr(), gradient.at.add(at), width);
+                    }
+                    Sink::Adam { weight, first, second, step } => {
+                        let [p, m, v] =
+                            [weight, first, second].map(|out| std::slice::from_raw_parts_mut(out.at.add(at), width));
+                        step_slice(step, p, m, v, &line[..width]);
+                    }
+                }
+            }
+        }
+    }
+}
+
 /// `g * x^T`, tile by tile.
 pub(super) struct Tiles<'a> {
     pub(super) isa: Isa,
@@ -211,11 +258,7 @@ pub(super) struct Tiles<'a> {
 impl Tiles<'_> {
     /// Rows `first..last` of the weight.
     pub(super) fn rows(&self, first: usize, last: usize) {
-        let len = match &self.sink {
-            Sink::Write { gradient } => gradient.1,
-            Sink::Adam { weight, first, second, .. } => weight.1.min(first.1).min(second.1),
-        };
-        assert!(last * self.inputs <= len && last <= self.g_rows);
+        assert!(last * self.inputs <= self.sink.len() && last <= self.g_rows);
         assert!(self.g.len() == self.panels * self.g_rows * PANEL);
         assert!(self.x.len() == self.inputs.div_ceil(PANEL) * self.panels * PANEL * PANEL);
         // SAFETY: the instructions are there; every address was checked above; the caller's tasks have disjoint rows.
@@ -264,41 +307,14 @@ impl TileRows<'_> {
         let width = (N * V::LANES).min(job.inputs - column);
         // SAFETY: as for the caller; `width` columns of each row are inside the weight.
         unsafe {
-            if let Sink::Adam { weight, first, second, .. } = &job.sink {
-                for i in 0..R {
-                    let at = (row + i) * job.inputs + column;
-                    for line in (0..width).step_by(16) {
-                        prefetch(weight.0.add(at + line));
-                        prefetch(first.0.add(at + line));
-                        prefetch(second.0.add(at + line));
-                    }
-                }
-            }
+            job.sink.fetch::<R>(row, job.inputs, column, width);
             let mut sum = [[V::splat(0.0); N]; R];
             let x = job.x.as_ptr().add(column / PANEL * job.panels * PANEL * PANEL + column % PANEL);
             for panel in 0..job.panels {
                 let g = job.g.as_ptr().add((panel * job.g_rows + row) * PANEL);
                 sum = along_rows::<V, R, N>(sum, g, PANEL, x.add(panel * PANEL * PANEL), PANEL, PANEL);
             }
-            let mut buffer = [[0.0f32; PANEL]; R];
-            for (line, sum) in buffer.iter_mut().zip(&sum) {
-                for (j, v) in sum.iter().enumerate() {
-                    v.store(line.as_mut_ptr().add(j * V::LANES));
-                }
-            }
-            for (i, line) in buffer.iter().enumerate() {
-                let at = (row + i) * job.inputs + column;
-                match &job.sink {
-                    Sink::Write { gradient } => {
-                        std::ptr::copy_nonoverlapping(line.as_ptr(), gradient.0.add(at), width);
-                    }
-                    Sink::Adam { weight, first, second, step } => {
-                        let [p, m, v] =
-                            [weight, first, second].map(|out| std::slice::from_raw_parts_mut(out.0.add(at), width));
-                        step_slice(step, p, m, v, &line[..width]);
-                    }
-                }
-            }
+            job.sink.take::<V, R, N>(&sum, row, job.inputs, column, width);
         }
     }
 }

@@ -3,7 +3,7 @@
 //! The frozen networks use [`crate::gemm`], whose weights are packed once; this module leaves the packing to the `gemm`
 //! crate.
 //!
-//! [`panel`] and [`window`] are the products of training that are worth their own loops: linear layers on few samples, and
+//! [`panel`], [`pairs`] and [`window`] are the products of training that are worth their own loops: linear layers on few samples, and
 //! the weights of convolutions.
 //!
 //! ```
@@ -18,8 +18,11 @@
 //! ```
 
 mod cpu;
+mod cpu_out;
+mod cpu_pairs;
 mod cpu_panel;
 mod cpu_window;
+pub mod pairs;
 pub mod panel;
 pub mod window;
 

@@ -21,7 +21,8 @@
 
 use rayon::prelude::*;
 
-use super::cpu_panel::{self, Out, Product, Sink, Tiles};
+use super::cpu_out::Out;
+use super::cpu_panel::{self, Product, Sink, Tiles};
 use crate::adam::AdamStep;
 use crate::gemm::Isa;
 use crate::{Par, Result, error::shape_error};
@@ -32,9 +33,9 @@ pub const PANEL: usize = 64;
 /// A weight matrix `[outputs, inputs]`, row by row as PyTorch stores it.
 #[derive(Clone, Copy, Debug)]
 pub struct Weight<'a> {
-    data: &'a [f32],
-    outputs: usize,
-    inputs: usize,
+    pub(super) data: &'a [f32],
+    pub(super) outputs: usize,
+    pub(super) inputs: usize,
 }
 
 impl<'a> Weight<'a> {
@@ -46,10 +47,20 @@ impl<'a> Weight<'a> {
         }
         Ok(Weight { data, outputs, inputs })
     }
+
+    /// Its rows.
+    pub fn outputs(&self) -> usize {
+        self.outputs
+    }
+
+    /// Its columns.
+    pub fn inputs(&self) -> usize {
+        self.inputs
+    }
 }
 
 /// Panels in `[panels, rows, 64]`, if that is at least `used` rows.
-fn panels(op: &'static str, len: usize, rows: usize, used: usize) -> Result<usize> {
+pub(super) fn panels(op: &'static str, len: usize, rows: usize, used: usize) -> Result<usize> {
     let each = rows.saturating_mul(PANEL);
     if used > rows || each == 0 || !len.is_multiple_of(each) {
         return Err(shape_error(op, format!("[panels, {rows}, {PANEL}] with {used} rows or more"), len));
@@ -58,12 +69,12 @@ fn panels(op: &'static str, len: usize, rows: usize, used: usize) -> Result<usiz
 }
 
 /// Rows of the result that one task computes; depends on the sizes alone.
-fn band(rows: usize, depth: usize, panels: usize) -> usize {
+pub(super) fn band(rows: usize, depth: usize, panels: usize) -> usize {
     let work = (depth * panels * PANEL).max(1);
     ((1usize << 20) / work).clamp(1, rows.max(1)).next_multiple_of(12)
 }
 
-fn run(par: Par, tasks: usize, task: impl Fn(usize) + Send + Sync) {
+pub(super) fn run(par: Par, tasks: usize, task: impl Fn(usize) + Send + Sync) {
     match par {
         Par::Rayon if tasks > 1 => (0..tasks).into_par_iter().for_each(task),
         _ => (0..tasks).for_each(task),
@@ -179,6 +190,19 @@ pub struct Moments<'a> {
     pub second: &'a mut [f32],
 }
 
+impl<'a> Moments<'a> {
+    /// Steps of `weight`, and its length.
+    pub(super) fn sink(self, op: &'static str, weight: &'a mut [f32], step: &AdamStep) -> Result<(Sink<'a>, usize)> {
+        let Moments { first, second } = self;
+        let len = weight.len();
+        if first.len() != len || second.len() != len {
+            return Err(shape_error(op, format!("{len} moments"), (first.len(), second.len())));
+        }
+        let (weight, first, second) = (Out::new(weight), Out::new(first), Out::new(second));
+        Ok((Sink::Adam { weight, first, second, step: *step }, len))
+    }
+}
+
 /// Moves `weight` `[outputs, inputs]` by a step of Adam along the gradient `g * x^T`, with `g` `[panels, g_rows, 64]` and `x`
 /// transposed by [`transpose`] to `width = inputs`.
 ///
@@ -194,12 +218,7 @@ pub fn update(
     x: &[f32],
     par: Par,
 ) -> Result<()> {
-    let Moments { first, second } = moments;
-    let len = weight.len();
-    if first.len() != len || second.len() != len {
-        return Err(shape_error("panel update", format!("{len} moments"), (first.len(), second.len())));
-    }
-    let sink = Sink::Adam { weight: Out::new(weight), first: Out::new(first), second: Out::new(second), step: *step };
+    let (sink, len) = moments.sink("panel update", weight, step)?;
     tiles("panel update", sink, len, dim, g, g_rows, x, par)
 }
 

@@ -1,17 +1,15 @@
-use std::sync::Arc;
-
 use blemish_core::{Detect, Epoch, Fit, ImageSource, Session};
-use blemish_embed::Embedder;
-use blemish_flow::{Flow, LinearTrainer, positional_encoding};
+use blemish_flow::{Flow, LinearTrainer};
 use blemish_grad::Module;
 use blemish_grad::optim::{Adam, AdamState};
 use rand::seq::SliceRandom;
 use rayon::prelude::*;
 use serde_json::json;
 
+use super::codes::codes;
 use super::{Cflow, CflowParams, KIND};
-use crate::features::Features;
-use crate::split::{Split, stream};
+use crate::settings::{Material, settings};
+use crate::split::stream;
 use crate::store::put;
 use crate::training::{Learner, Outcome, Weights, run};
 use crate::{FlowDetectorError, Mode, Result};
@@ -26,53 +24,36 @@ impl Fit for CflowParams {
 
 fn fit(params: &CflowParams, session: &Session<'_>, normal: &dyn ImageSource) -> Result<Cflow> {
     params.validate()?;
-    let weights = params.weights.as_deref();
-    let preprocess = params.preprocess.clone();
-    let embedder = Embedder::new(&params.backbone, &params.layers, weights, session.seed, preprocess)?;
-    let embedder = Arc::new(embedder.with_precision(params.precision, session, normal)?);
-    let features = Features::new(&embedder, session, normal, params.cache_gigabytes, params.batch_size)?;
-    let plan = params.plan();
-    let split = Split::new(normal.len(), plan.validation_share, session.seed);
-    let identity = json!({
-        "kind": KIND, "seed": session.seed, "pictures": normal.len(), "first picture": features.first,
-        "sizes": features.sizes,
-        "network": embedder.fingerprint(), "precision": params.precision, "layers": params.layers,
-        "preprocess": params.preprocess,
-        "blocks": params.blocks, "condition": params.condition, "clamp": params.clamp,
-        "soft_mixing": params.soft_mixing, "fibre_batch": params.fibre_batch, "image_batch": params.image_batch,
-        "lr": params.lr, "schedule": params.schedule, "validation_share": params.validation_share,
-        "patience": params.patience, "mode": params.mode,
-        "judged": session.judge.is_some(),
+    let settings = settings!(params);
+    let embedder = settings.embedder(session, normal)?;
+    let material = settings.material(&embedder, session, normal)?;
+    let own = json!({
+        "blocks": params.blocks, "condition": params.condition, "soft_mixing": params.soft_mixing,
+        "fibre_batch": params.fibre_batch, "flow_precision": params.flow_precision,
     });
-    let mut learner = Decoders::new(params, session.seed, &embedder, &features, normal.len(), split)?;
-    let Outcome { curve, best } = run(&mut learner, &plan, &identity, session)?;
+    let identity = settings.identity(KIND, &material, session.judge.is_some(), own);
+    let mut learner = Decoders::new(params, &material)?;
+    let Outcome { curve, best } = run(&mut learner, &settings.plan(), &identity, session)?;
     let mut flows: Vec<Flow> = learner.layers.into_iter().map(|layer| layer.trainer.into_flow()).collect();
     for (flow, weights) in flows.iter_mut().zip(best.into_iter().flatten()) {
         put(flow, weights)?;
     }
-    let maxima = maxima(&flows, &features, params.condition, normal.len(), params.image_batch, session)?;
+    let maxima = maxima(&flows, params, &material, session)?;
     if let Some(l) = maxima.iter().position(|m| !m.is_finite()) {
         return Err(FlowDetectorError::Diverged { epoch: curve.len(), what: format!("layer {}", params.layers[l]) });
     }
-    drop(features);
+    drop(material);
     Ok(Cflow::new(embedder, flows, maxima, params, normal.len(), curve))
 }
 
 /// The largest log-likelihood of each layer over all training pictures.
-fn maxima(
-    flows: &[Flow],
-    features: &Features<'_>,
-    condition: usize,
-    pictures: usize,
-    batch: usize,
-    session: &Session<'_>,
-) -> Result<Vec<f32>> {
-    let codes = codes(features, condition)?;
-    let task = session.task("likelihoods", pictures);
+fn maxima(flows: &[Flow], params: &CflowParams, material: &Material<'_>, session: &Session<'_>) -> Result<Vec<f32>> {
+    let codes = codes(&material.features.sizes, params.condition)?;
+    let task = session.task("likelihoods", material.pictures);
     let mut maxima = vec![f32::NEG_INFINITY; flows.len()];
-    let all: Vec<usize> = (0..pictures).collect();
-    for part in all.chunks(batch) {
-        let maps = features.get(part)?;
+    let all: Vec<usize> = (0..material.pictures).collect();
+    for part in all.chunks(params.image_batch) {
+        let maps = material.features.get(part)?;
         let each = maps.par_iter().map(|maps| {
             let layers = maps.iter().zip(flows).zip(&codes);
             let max = |((x, flow), codes): ((&Vec<f32>, &Flow), &Vec<f32>)| -> Result<f32> {
@@ -90,21 +71,10 @@ fn maxima(
     Ok(maxima)
 }
 
-/// The code of each position of each layer, `[h, w, condition]`.
-fn codes(features: &Features<'_>, condition: usize) -> Result<Vec<Vec<f32>>> {
-    let code =
-        |&(h, w, _): &(usize, usize, usize)| Ok(positional_encoding(condition, h, w)?.into_raw_vec_and_offset().0);
-    features.sizes.iter().map(code).collect()
-}
-
 /// The flows in training.
 struct Decoders<'a> {
     params: &'a CflowParams,
-    seed: u64,
-    embedder: &'a Arc<Embedder>,
-    features: &'a Features<'a>,
-    pictures: usize,
-    split: Split,
+    material: &'a Material<'a>,
     layers: Vec<Layer>,
 }
 
@@ -120,35 +90,31 @@ struct Layer {
 type Losses = (f64, usize);
 
 impl<'a> Decoders<'a> {
-    fn new(
-        params: &'a CflowParams,
-        seed: u64,
-        embedder: &'a Arc<Embedder>,
-        features: &'a Features<'a>,
-        pictures: usize,
-        split: Split,
-    ) -> Result<Decoders<'a>> {
+    fn new(params: &'a CflowParams, material: &'a Material<'a>) -> Result<Decoders<'a>> {
+        let (sizes, products) = (&material.features.sizes, params.products()?);
         let mut layers = Vec::new();
-        for (l, (codes, size)) in codes(features, params.condition)?.into_iter().zip(&features.sizes).enumerate() {
-            let flow = Flow::new(&params.spec(size.2), seed.wrapping_add(l as u64 + 1))?;
-            let trainer = LinearTrainer::new(flow, Adam { lr: params.lr, ..Adam::default() })?;
+        for (l, (codes, size)) in codes(sizes, params.condition)?.into_iter().zip(sizes).enumerate() {
+            let flow = Flow::new(&params.spec(size.2), material.seed.wrapping_add(l as u64 + 1))?;
+            let adam = Adam { lr: params.lr, ..Adam::default() };
+            let trainer = LinearTrainer::with_products(flow, adam, products)?;
             layers.push(Layer { name: params.layers[l].clone(), channels: size.2, codes, trainer });
         }
-        Ok(Decoders { params, seed, embedder, features, pictures, split, layers })
+        Ok(Decoders { params, material, layers })
     }
 }
 
 impl Learner for Decoders<'_> {
     fn epoch(&mut self, epoch: usize, lr: f32, batch: &dyn Fn() -> Result<()>) -> Result<f64> {
-        let mut order = self.split.train.clone();
-        order.shuffle(&mut stream(self.seed, [epoch, 0, 0]));
+        let Material { seed, features, split, .. } = self.material;
+        let mut order = split.train.clone();
+        order.shuffle(&mut stream(*seed, [epoch, 0, 0]));
         let mut total: Losses = (0.0, 0);
         let together = LinearTrainer::side_by_side(self.layers.iter().map(|layer| &layer.trainer));
         for (b, pictures) in order.chunks(self.params.image_batch).enumerate() {
-            let maps = self.features.get(pictures)?;
+            let maps = features.get(pictures)?;
             let train = |(l, layer): (usize, &mut Layer)| {
                 let maps: Vec<&[f32]> = maps.iter().map(|maps| maps[l].as_slice()).collect();
-                let mut rng = stream(self.seed, [epoch, b + 1, l + 1]);
+                let mut rng = stream(*seed, [epoch, b + 1, l + 1]);
                 layer.train(&maps, self.params, lr, &mut rng).map_err(|error| match error {
                     FlowDetectorError::Flow(error) => FlowDetectorError::in_epoch(error, epoch, &layer.name),
                     other => other,
@@ -166,20 +132,21 @@ impl Learner for Decoders<'_> {
     }
 
     fn model(&self, curve: &[Epoch]) -> Result<Box<dyn Detect>> {
-        let Decoders { params, seed, embedder, features, pictures, .. } = *self;
+        let Decoders { params, material, .. } = *self;
         let flows: Vec<Flow> = self.layers.iter().map(|layer| layer.trainer.flow().clone()).collect();
-        let quiet = Session::quiet(seed);
-        let maxima = maxima(&flows, features, params.condition, pictures, params.image_batch, &quiet)?;
-        Ok(Box::new(Cflow::new(embedder.clone(), flows, maxima, params, pictures, curve.to_vec())))
+        let maxima = maxima(&flows, params, material, &Session::quiet(material.seed))?;
+        let embedder = material.embedder.clone();
+        Ok(Box::new(Cflow::new(embedder, flows, maxima, params, material.pictures, curve.to_vec())))
     }
 
     fn validate(&self) -> Result<Option<f64>> {
-        if self.split.validation.is_empty() {
+        let Material { features, split, .. } = self.material;
+        if split.validation.is_empty() {
             return Ok(None);
         }
         let mut total = 0.0;
-        for pictures in self.split.validation.chunks(self.params.image_batch) {
-            for maps in self.features.get(pictures)? {
+        for pictures in split.validation.chunks(self.params.image_batch) {
+            for maps in features.get(pictures)? {
                 for (layer, x) in self.layers.iter().zip(maps.iter()) {
                     let likelihoods = layer.trainer.flow().log_likelihoods(x, &layer.codes)?;
                     // -ln(sigmoid(l)), stable at both ends.
@@ -188,11 +155,11 @@ impl Learner for Decoders<'_> {
                 }
             }
         }
-        Ok(Some(total / (self.split.validation.len() * self.layers.len()) as f64))
+        Ok(Some(total / (split.validation.len() * self.layers.len()) as f64))
     }
 
     fn batches(&self) -> usize {
-        self.split.train.len().div_ceil(self.params.image_batch)
+        self.material.batches(self.params.image_batch)
     }
 
     fn parts(&self) -> Vec<(&dyn Module, &AdamState)> {

@@ -20,6 +20,7 @@
 //! # }
 //! ```
 
+mod codes;
 mod fit;
 mod map;
 mod model;

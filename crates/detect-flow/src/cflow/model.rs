@@ -1,16 +1,17 @@
 use std::sync::Arc;
 
-use blemish_core::{CoreError, Detect, ModelFile, ModelWriter, Prediction, Preprocess, Stages};
-use blemish_embed::Embedder;
-use blemish_flow::{Flow, FlowSpec, positional_encoding};
+use blemish_core::{Arithmetic, CoreError, Detect, ModelFile, ModelWriter, Prediction, Preprocess, Stages};
+use blemish_embed::{Embedder, Precision};
+use blemish_flow::{Flow, FlowSpec};
 use blemish_grad::Module;
-use blemish_tensor::Tensor;
-use ndarray::{Array4, ArrayView2, ArrayView4};
-use rayon::prelude::*;
+use blemish_tensor::{Device, Tensor};
+use ndarray::{Array4, ArrayView4};
 use serde::{Deserialize, Serialize};
 
+use super::codes::Kept;
 use super::{CflowParams, KIND, anomaly_map};
-use crate::features::{borrowed, sizes};
+use crate::features::sizes;
+use crate::scores::predictions;
 use crate::store::{bounded, load_mixing, load_weights, put, save_mixing, save_weights};
 use crate::{Epoch, Mode, Result};
 
@@ -19,6 +20,7 @@ pub struct Cflow {
     embedder: Arc<Embedder>,
     flows: Vec<Flow>,
     maxima: Vec<f32>,
+    codes: Kept,
     stored: Stored,
 }
 
@@ -30,6 +32,9 @@ struct Stored {
     clamp: f32,
     soft_mixing: bool,
     mode: Mode,
+    /// What it was trained in; no part in its scores.
+    #[serde(default)]
+    flow_precision: Precision,
     images: usize,
     curve: Vec<Epoch>,
 }
@@ -43,9 +48,9 @@ impl Cflow {
         images: usize,
         curve: Vec<Epoch>,
     ) -> Self {
-        let CflowParams { blocks, condition, clamp, soft_mixing, mode, .. } = *params;
-        let stored = Stored { blocks, condition, clamp, soft_mixing, mode, images, curve };
-        Cflow { embedder, flows, maxima, stored }
+        let CflowParams { blocks, condition, clamp, soft_mixing, mode, flow_precision, .. } = *params;
+        let stored = Stored { blocks, condition, clamp, soft_mixing, mode, flow_precision, images, curve };
+        Cflow { embedder, flows, maxima, codes: Kept::default(), stored }
     }
 
     /// The network.
@@ -90,7 +95,7 @@ impl Cflow {
         if maxima.iter().any(|m| !m.is_finite()) {
             return Err(file.bad("its maxima are not finite numbers").into());
         }
-        Ok(Cflow { embedder: Arc::new(embedder), flows, maxima, stored })
+        Ok(Cflow { embedder: Arc::new(embedder), flows, maxima, codes: Kept::default(), stored })
     }
 
     fn predictions(&self, input: ArrayView4<'_, f32>) -> Result<Vec<Prediction>> {
@@ -101,33 +106,18 @@ impl Cflow {
         self.scores(&self.embedder.features(input)?, (height, width))
     }
 
-    fn scores(&self, maps: &[Array4<f32>], (height, width): (usize, usize)) -> Result<Vec<Prediction>> {
-        let n = maps.first().map_or(0, |map| map.dim().0);
-        let sizes = sizes(maps);
-        let code = |&(h, w, _): &(usize, usize, usize)| positional_encoding(self.stored.condition, h, w);
-        let codes = sizes.par_iter().map(code).collect::<std::result::Result<Vec<_>, _>>()?;
-        let predict = |i: usize| -> Result<Prediction> {
-            let layers = borrowed(maps, i);
-            let likelihoods: Vec<Vec<f32>> = layers
-                .par_iter()
-                .zip(&self.flows)
-                .zip(&codes)
-                .map(|((x, flow), codes)| Ok(flow.log_likelihoods(x, codes.as_slice().unwrap_or(&[]))?))
-                .collect::<Result<_>>()?;
-            let grids: Vec<ArrayView2<'_, f32>> = likelihoods
-                .iter()
-                .zip(&sizes)
-                .map(|(l, size)| ArrayView2::from_shape((size.0, size.1), l))
-                .collect::<std::result::Result<_, _>>()
-                .map_err(|e| CoreError::Shape {
-                    what: "likelihoods",
-                    wanted: format!("{sizes:?}"),
-                    got: e.to_string(),
-                })?;
-            let map = anomaly_map(&grids, &self.maxima, self.flows.len() as f32, (height, width))?;
-            Ok(Prediction { score: map.max()?, map: Some(map) })
-        };
-        (0..n).into_par_iter().map(predict).collect()
+    fn scores(&self, maps: &[Array4<f32>], size: (usize, usize)) -> Result<Vec<Prediction>> {
+        if maps.len() != self.flows.len() {
+            let (wanted, got) = (format!("{} feature maps", self.flows.len()), maps.len().to_string());
+            return Err(CoreError::Shape { what: "features", wanted, got }.into());
+        }
+        let codes = self.codes.get(&sizes(maps), self.stored.condition)?;
+        let layers: Vec<(&Flow, &Vec<f32>)> = self.flows.iter().zip(&codes.values).collect();
+        predictions(
+            maps,
+            |l, x| Ok(layers[l].0.log_likelihoods(x, layers[l].1)?),
+            |grids| anomaly_map(grids, &self.maxima, self.flows.len() as f32, size),
+        )
     }
 }
 
@@ -160,6 +150,21 @@ impl Detect for Cflow {
             Ok(file.add("cflow.maxima", Tensor::from_vec(vec![self.maxima.len()], self.maxima.clone())?)?)
         };
         add(file).map_err(|error| error.into_core(KIND))
+    }
+
+    fn use_device(&mut self, device: &Device) {
+        // While a training shares the network it stays where it is.
+        if let Some(embedder) = Arc::get_mut(&mut self.embedder) {
+            embedder.use_device(device);
+        }
+    }
+
+    fn placement(&self) -> String {
+        format!("network {}; flow on the CPU", self.embedder.placement())
+    }
+
+    fn arithmetic(&self) -> Arithmetic {
+        self.embedder.arithmetic()
     }
 
     fn summary(&self) -> String {

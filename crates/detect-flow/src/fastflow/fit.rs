@@ -1,7 +1,4 @@
-use std::sync::Arc;
-
 use blemish_core::{Detect, Epoch, Fit, ImageSource, Session};
-use blemish_embed::Embedder;
 use blemish_flow::{ConvTrainer, MapFlow, PackedFlow};
 use blemish_grad::Module;
 use blemish_grad::optim::{Adam, AdamState};
@@ -10,8 +7,8 @@ use rayon::prelude::*;
 use serde_json::json;
 
 use super::{Fastflow, FastflowParams, KIND};
-use crate::features::Features;
-use crate::split::{Split, stream};
+use crate::settings::{Material, settings};
+use crate::split::stream;
 use crate::store::put;
 use crate::training::{Learner, Outcome, Weights, run};
 use crate::{FlowDetectorError, Mode, Result};
@@ -26,33 +23,23 @@ impl Fit for FastflowParams {
 
 fn fit(params: &FastflowParams, session: &Session<'_>, normal: &dyn ImageSource) -> Result<Fastflow> {
     params.validate()?;
-    let weights = params.weights.as_deref();
-    let preprocess = params.preprocess.clone();
-    let embedder = Embedder::new(&params.backbone, &params.layers, weights, session.seed, preprocess)?;
-    let embedder = Arc::new(embedder.with_precision(params.precision, session, normal)?);
-    let features = Features::new(&embedder, session, normal, params.cache_gigabytes, params.batch_size)?;
-    let plan = params.plan();
-    let split = Split::new(normal.len(), plan.validation_share, session.seed);
-    let identity = json!({
-        "kind": KIND, "seed": session.seed, "pictures": normal.len(), "first picture": features.first,
-        "sizes": features.sizes,
-        "network": embedder.fingerprint(), "precision": params.precision, "layers": params.layers,
-        "preprocess": params.preprocess,
+    let settings = settings!(params);
+    let embedder = settings.embedder(session, normal)?;
+    let material = settings.material(&embedder, session, normal)?;
+    let own = json!({
         "steps": params.steps, "conv3x3_only": params.conv3x3_only, "hidden_ratio": params.hidden_ratio,
-        "clamp": params.clamp, "image_batch": params.image_batch, "lr": params.lr,
-        "weight_decay": params.weight_decay, "schedule": params.schedule,
-        "validation_share": params.validation_share, "patience": params.patience, "mode": params.mode,
-        "judged": session.judge.is_some(),
+        "weight_decay": params.weight_decay,
     });
-    let mut learner = Stacks::new(params, session.seed, &embedder, &features, normal.len(), split)?;
-    let Outcome { curve, best } = run(&mut learner, &plan, &identity, session)?;
+    let identity = settings.identity(KIND, &material, session.judge.is_some(), own);
+    let mut learner = Stacks::new(params, &material)?;
+    let Outcome { curve, best } = run(&mut learner, &settings.plan(), &identity, session)?;
     let mut models: Vec<MapFlow> = learner.layers.into_iter().map(ConvTrainer::into_model).collect();
     for (model, weights) in models.iter_mut().zip(best.into_iter().flatten()) {
         put(model, weights)?;
     }
     let flows = models.into_iter().map(PackedFlow::new).collect::<std::result::Result<Vec<_>, _>>()?;
     // Steps too large may show nowhere but in what comes after the last of them.
-    for maps in features.get(&[0])? {
+    for maps in material.features.get(&[0])? {
         for (l, (flow, x)) in flows.iter().zip(maps.iter()).enumerate() {
             if !flow.latent(x)?.loss.is_finite() {
                 let what = format!("layer {}", params.layers[l]);
@@ -60,38 +47,27 @@ fn fit(params: &FastflowParams, session: &Session<'_>, normal: &dyn ImageSource)
             }
         }
     }
-    drop(features);
+    drop(material);
     Ok(Fastflow::new(embedder, flows, params, normal.len(), curve))
 }
 
 /// The flows in training, one for each layer. Their losses are added up, so each has its own gradients and steps.
 struct Stacks<'a> {
     params: &'a FastflowParams,
-    seed: u64,
-    embedder: &'a Arc<Embedder>,
-    features: &'a Features<'a>,
-    pictures: usize,
-    split: Split,
+    material: &'a Material<'a>,
     layers: Vec<ConvTrainer>,
 }
 
 impl<'a> Stacks<'a> {
-    fn new(
-        params: &'a FastflowParams,
-        seed: u64,
-        embedder: &'a Arc<Embedder>,
-        features: &'a Features<'a>,
-        pictures: usize,
-        split: Split,
-    ) -> Result<Stacks<'a>> {
+    fn new(params: &'a FastflowParams, material: &'a Material<'a>) -> Result<Stacks<'a>> {
         let adam = Adam { lr: params.lr, weight_decay: params.weight_decay, ..Adam::default() };
         let layer = |(l, &(h, w, c)): (usize, &(usize, usize, usize))| -> Result<ConvTrainer> {
             let norm = params.mode == Mode::Anomalib;
-            let model = MapFlow::new(&params.spec(c), (h, w), norm, seed.wrapping_add(l as u64 + 1))?;
+            let model = MapFlow::new(&params.spec(c), (h, w), norm, material.seed.wrapping_add(l as u64 + 1))?;
             Ok(ConvTrainer::new(model, adam)?)
         };
-        let layers = features.sizes.iter().enumerate().map(layer).collect::<Result<_>>()?;
-        Ok(Stacks { params, seed, embedder, features, pictures, split, layers })
+        let layers = material.features.sizes.iter().enumerate().map(layer).collect::<Result<_>>()?;
+        Ok(Stacks { params, material, layers })
     }
 }
 
@@ -104,11 +80,12 @@ impl Stacks<'_> {
 
 impl Learner for Stacks<'_> {
     fn epoch(&mut self, epoch: usize, lr: f32, batch: &dyn Fn() -> Result<()>) -> Result<f64> {
-        let mut order = self.split.train.clone();
-        order.shuffle(&mut stream(self.seed, [epoch, 0, 0]));
+        let Material { seed, features, split, .. } = self.material;
+        let mut order = split.train.clone();
+        order.shuffle(&mut stream(*seed, [epoch, 0, 0]));
         let (mut total, mut steps) = (0.0, 0);
         for pictures in order.chunks(self.params.image_batch) {
-            let maps = self.features.get(pictures)?;
+            let maps = features.get(pictures)?;
             let losses: Vec<f32> = self
                 .layers
                 .par_iter_mut()
@@ -127,29 +104,30 @@ impl Learner for Stacks<'_> {
     }
 
     fn model(&self, curve: &[Epoch]) -> Result<Box<dyn Detect>> {
-        let (embedder, flows) = (self.embedder.clone(), self.packed()?);
-        Ok(Box::new(Fastflow::new(embedder, flows, self.params, self.pictures, curve.to_vec())))
+        let (embedder, pictures) = (self.material.embedder.clone(), self.material.pictures);
+        Ok(Box::new(Fastflow::new(embedder, self.packed()?, self.params, pictures, curve.to_vec())))
     }
 
     fn validate(&self) -> Result<Option<f64>> {
-        if self.split.validation.is_empty() {
+        let Material { features, split, .. } = self.material;
+        if split.validation.is_empty() {
             return Ok(None);
         }
         let flows = self.packed()?;
         let mut total = 0.0;
-        for pictures in self.split.validation.chunks(self.params.image_batch) {
-            let maps = self.features.get(pictures)?;
+        for pictures in split.validation.chunks(self.params.image_batch) {
+            let maps = features.get(pictures)?;
             let losses = maps.par_iter().map(|maps| {
                 let layers = flows.iter().zip(maps.iter());
                 layers.map(|(flow, x)| Ok(flow.latent(x)?.loss)).sum::<Result<f64>>()
             });
             total += losses.collect::<Result<Vec<f64>>>()?.iter().sum::<f64>();
         }
-        Ok(Some(total / self.split.validation.len() as f64))
+        Ok(Some(total / split.validation.len() as f64))
     }
 
     fn batches(&self) -> usize {
-        self.split.train.len().div_ceil(self.params.image_batch)
+        self.material.batches(self.params.image_batch)
     }
 
     fn parts(&self) -> Vec<(&dyn Module, &AdamState)> {

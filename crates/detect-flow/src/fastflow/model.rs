@@ -1,15 +1,16 @@
 use std::sync::Arc;
 
-use blemish_core::{CoreError, Detect, ModelFile, ModelWriter, Prediction, Preprocess, Stages};
+use blemish_core::{Arithmetic, CoreError, Detect, ModelFile, ModelWriter, Prediction, Preprocess, Stages};
 use blemish_embed::Embedder;
-use blemish_flow::{FlowSpec, Latent, MapFlow, PackedFlow};
+use blemish_flow::{FlowSpec, MapFlow, PackedFlow};
 use blemish_grad::Module;
-use ndarray::{Array4, ArrayView2, ArrayView4};
-use rayon::prelude::*;
+use blemish_tensor::Device;
+use ndarray::{Array4, ArrayView4};
 use serde::{Deserialize, Serialize};
 
 use super::{FastflowParams, KIND, anomaly_map};
-use crate::features::{Size, borrowed, sizes};
+use crate::features::{Size, sizes};
+use crate::scores::predictions;
 use crate::store::{bounded, load_mixing, load_weights, put, save_mixing, save_weights};
 use crate::{Epoch, Mode, Result};
 
@@ -111,29 +112,12 @@ impl Fastflow {
     }
 
     fn scores(&self, maps: &[Array4<f32>], (height, width): (usize, usize)) -> Result<Vec<Prediction>> {
-        let n = maps.first().map_or(0, |map| map.dim().0);
         if sizes(maps) != self.stored.sizes {
             let got = format!("{height} x {width}, which gives {:?}", sizes(maps));
             let wanted = format!("pictures of the size learned from, with feature maps {:?}", self.stored.sizes);
             return Err(CoreError::Shape { what: "network input", wanted, got }.into());
         }
-        let predict = |i: usize| -> Result<Prediction> {
-            let layers = borrowed(maps, i);
-            let latents: Vec<Latent> = layers
-                .par_iter()
-                .zip(&self.flows)
-                .map(|(x, flow)| flow.latent(x))
-                .collect::<std::result::Result<_, _>>()?;
-            let grids: Vec<ArrayView2<'_, f32>> = latents
-                .iter()
-                .zip(&self.stored.sizes)
-                .map(|(latent, size)| ArrayView2::from_shape((size.0, size.1), &latent.energy))
-                .collect::<std::result::Result<_, _>>()
-                .map_err(|e| CoreError::Shape { what: "latent", wanted: "a map".to_owned(), got: e.to_string() })?;
-            let map = anomaly_map(&grids, (height, width))?;
-            Ok(Prediction { score: map.max()?, map: Some(map) })
-        };
-        (0..n).into_par_iter().map(predict).collect()
+        predictions(maps, |l, x| Ok(self.flows[l].latent(x)?.energy), |grids| anomaly_map(grids, (height, width)))
     }
 }
 
@@ -166,6 +150,21 @@ impl Detect for Fastflow {
             Ok(())
         };
         add(file).map_err(|error| error.into_core(KIND))
+    }
+
+    fn use_device(&mut self, device: &Device) {
+        // While a training shares the network it stays where it is.
+        if let Some(embedder) = Arc::get_mut(&mut self.embedder) {
+            embedder.use_device(device);
+        }
+    }
+
+    fn placement(&self) -> String {
+        format!("network {}; flow on the CPU", self.embedder.placement())
+    }
+
+    fn arithmetic(&self) -> Arithmetic {
+        self.embedder.arithmetic()
     }
 
     fn summary(&self) -> String {

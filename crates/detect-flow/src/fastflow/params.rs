@@ -6,8 +6,7 @@ use blemish_flow::FlowSpec;
 use blemish_grad::optim::Schedule;
 use serde::{Deserialize, Serialize};
 
-use crate::features::check_cache;
-use crate::training::Plan;
+use crate::settings::settings;
 use crate::{FlowDetectorError, Mode, Result};
 
 /// Settings of FastFlow. The default is anomalib's, but for early stopping, which looks at good pictures held out and not at
@@ -94,47 +93,22 @@ impl FastflowParams {
     /// [`FlowDetectorError::Params`] naming the first field outside its range.
     pub fn validate(&self) -> Result<()> {
         let bad = |name, why: String| Err(FlowDetectorError::Params { name, why });
-        if self.layers.is_empty() {
-            return bad("layers", "none given; at least one".to_owned());
-        }
         if !(1..=64).contains(&self.steps) {
             return bad("steps", format!("{}; 1 to 64", self.steps));
         }
         if !(self.hidden_ratio > 0.0 && self.hidden_ratio <= 8.0) {
             return bad("hidden_ratio", format!("{}; above 0 and at most 8", self.hidden_ratio));
         }
-        if !(self.clamp > 0.0 && self.clamp <= 10.0) {
-            return bad("clamp", format!("{}; above 0 and at most 10", self.clamp));
-        }
         if !(0.0..=1.0).contains(&self.weight_decay) {
             return bad("weight_decay", format!("{}; 0 to 1", self.weight_decay));
         }
-        for (name, value) in [("image_batch", self.image_batch), ("batch_size", self.batch_size)] {
-            if value == 0 {
-                return bad(name, "0; at least 1".to_owned());
-            }
-        }
-        check_cache(self.cache_gigabytes)?;
-        self.plan().validate()?;
-        Ok(self.preprocess.validate()?)
+        settings!(self).validate()
     }
 
     pub(super) fn spec(&self, channels: usize) -> FlowSpec {
         FlowSpec {
             clamp: self.clamp,
             ..FlowSpec::convolutional(channels, self.steps, self.hidden_ratio, self.conv3x3_only)
-        }
-    }
-
-    pub(super) fn plan(&self) -> Plan {
-        Plan {
-            epochs: self.epochs,
-            lr: self.lr,
-            schedule: self.schedule,
-            validation_share: self.validation_share,
-            patience: self.patience,
-            checkpoint: self.checkpoint.clone(),
-            resume: self.resume,
         }
     }
 }

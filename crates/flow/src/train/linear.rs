@@ -8,6 +8,8 @@ use rayon::prelude::*;
 
 use super::OfKernel;
 use super::panels::{Panels, Sizes, Slot};
+use super::products::{Products, Turned};
+use super::sums::{dot, row_sums, sum};
 use crate::block::{global_scale, global_scale_slope};
 use crate::{Block, Flow, FlowError, Mixing, Recomputed, Result};
 
@@ -16,7 +18,8 @@ use crate::{Block, Flow, FlowError, Mixing, Recomputed, Result};
 ///
 /// Activations lie in panels `[channels, 64 samples]`, so that weights are read where they are and never packed, and the
 /// gradient of a weight is used up by Adam tile by tile, without ever being stored. For `P` parameters and `n` samples a step
-/// takes `6 n P` operations and moves `32 P` bytes to and from the memory.
+/// takes `6 n P` operations and moves `32 P` bytes to and from the memory. While a weight moves, which waits for the memory,
+/// the gradients go on to the layer before it.
 pub struct LinearTrainer {
     flow: Flow,
     adam: Adam,
@@ -31,8 +34,10 @@ struct Work {
     /// Gradient of a block's input, in the order of its channels.
     input: Vec<f32>,
     /// The subnet's input and hidden layer, transposed.
-    input_turned: Vec<f32>,
-    hidden_turned: Vec<f32>,
+    input_turned: Turned,
+    hidden_turned: Turned,
+    /// Rounded activations.
+    words: Vec<u32>,
 }
 
 /// Parameters of flows that are trained side by side, in all.
@@ -45,11 +50,26 @@ impl LinearTrainer {
     /// # Errors
     /// [`FlowError::Params`] if a block is not linear, or for settings of Adam out of range.
     pub fn new(flow: Flow, adam: Adam) -> Result<LinearTrainer> {
+        LinearTrainer::with_products(flow, adam, Products::F32)
+    }
+
+    /// As [`new`](Self::new), with products in `products`.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn with_products(flow: Flow, adam: Adam, products: Products) -> Result<LinearTrainer> {
         super::check_adam(&adam)?;
-        let panels = Panels::new(Sizes::of(&flow)?, flow.blocks().len());
-        let [hidden, input, input_turned, hidden_turned] = std::array::from_fn(|_| Vec::new());
-        let work = Work { panels, hidden, input, input_turned, hidden_turned };
+        let products = products.possible();
+        let panels = Panels::new(Sizes::of(&flow)?, flow.blocks().len(), products);
+        let [hidden, input] = std::array::from_fn(|_| Vec::new());
+        let [input_turned, hidden_turned] = std::array::from_fn(|_| Turned::new(products));
+        let work = Work { panels, hidden, input, input_turned, hidden_turned, words: Vec::new() };
         Ok(LinearTrainer { state: super::fresh_moments(&flow), flow, adam, work })
+    }
+
+    /// What the products are computed in on this processor.
+    pub fn products(&self) -> Products {
+        self.work.panels.products
     }
 
     /// The flow as it is now.
@@ -132,7 +152,7 @@ impl Flow {
         let parts: Vec<Vec<f32>> = (0..n.div_ceil(TASK))
             .into_par_iter()
             .map_init(
-                || Panels::new(sizes, self.blocks().len().min(2)),
+                || Panels::new(sizes, self.blocks().len().min(2), Products::F32),
                 |panels, task| {
                     panels.load(&x[part(task, sizes.channels)], &condition[part(task, sizes.condition)])?;
                     panels.forward(self)?;
@@ -145,9 +165,9 @@ impl Flow {
 }
 
 /// What happens to a gradient.
-trait Apply {
+trait Apply: Send {
     /// `g * x^T` for a weight `[outputs, inputs]`.
-    fn weight(&mut self, index: usize, param: &mut Param, dim: (usize, usize), g: &[f32], x: &[f32]) -> Result<()>;
+    fn weight(&mut self, index: usize, param: &mut Param, dim: (usize, usize), g: &[f32], x: &Turned) -> Result<()>;
     /// A gradient at hand.
     fn vector(&mut self, index: usize, param: &mut Param, gradient: Vec<f32>) -> Result<()>;
 }
@@ -168,10 +188,10 @@ impl Step<'_> {
 }
 
 impl Apply for Step<'_> {
-    fn weight(&mut self, index: usize, param: &mut Param, dim: (usize, usize), g: &[f32], x: &[f32]) -> Result<()> {
+    fn weight(&mut self, index: usize, param: &mut Param, dim: (usize, usize), g: &[f32], x: &Turned) -> Result<()> {
         let step = self.next(index);
         let moments = Moments { first: &mut self.state.exp_avg[index], second: &mut self.state.exp_avg_sq[index] };
-        panel::update(param.data_mut(), dim, moments, &step, g, dim.0, x, Par::Rayon).kernel()
+        x.update(param.data_mut(), dim, moments, &step, g)
     }
 
     fn vector(&mut self, index: usize, param: &mut Param, gradient: Vec<f32>) -> Result<()> {
@@ -184,9 +204,9 @@ impl Apply for Step<'_> {
 struct Collect(Vec<Option<Vec<f32>>>);
 
 impl Apply for Collect {
-    fn weight(&mut self, index: usize, _: &mut Param, dim: (usize, usize), g: &[f32], x: &[f32]) -> Result<()> {
+    fn weight(&mut self, index: usize, _: &mut Param, dim: (usize, usize), g: &[f32], x: &Turned) -> Result<()> {
         let mut gradient = vec![0.0; dim.0 * dim.1];
-        panel::gradient(&mut gradient, dim, g, dim.0, x, Par::Rayon).kernel()?;
+        x.gradient(&mut gradient, dim, g)?;
         self.0[index] = Some(gradient);
         Ok(())
     }
@@ -226,114 +246,109 @@ impl Work {
         Ok(loss)
     }
 
+    /// From the gradients in `z` and `log_det` to those of all parameters, block by block from the last one.
     fn backward(&mut self, flow: &mut Flow, apply: &mut dyn Apply) -> Result<()> {
-        let Sizes { channels, hidden, .. } = self.panels.sizes;
-        let (inputs, panels) = (self.panels.sizes.inputs(), self.panels.panels);
-        let turned = |width: usize| width.div_ceil(PANEL) * panels * PANEL * PANEL;
-        self.hidden.resize(panels * hidden * PANEL, 0.0);
-        self.input.resize(panels * channels * PANEL, 0.0);
-        self.input_turned.resize(turned(inputs), 0.0);
-        self.hidden_turned.resize(turned(hidden), 0.0);
-        let last = flow.blocks().len();
-        for (b, block) in flow.blocks_mut().iter_mut().enumerate().rev() {
-            self.block(b, b + 1 == last, block, apply)?;
-        }
-        Ok(())
-    }
-
-    /// Gradients of block `b` from those of its output in `z`, which become those of its input.
-    fn block(&mut self, b: usize, is_last: bool, block: &mut Block, apply: &mut dyn Apply) -> Result<()> {
-        let work = &mut self.panels;
+        let Work { panels: work, hidden: g, input, input_turned, hidden_turned, words } = self;
         let Sizes { channels, hidden, .. } = work.sizes;
         let (first, second, inputs) = (work.sizes.first(), work.sizes.second(), work.sizes.inputs());
-        let x_rows = inputs + second;
-        let Slot { x, hidden: h, s, y2 } = &work.slots[b];
+        let (x_rows, products) = (inputs + second, work.products);
+        g.resize(work.panels * hidden * PANEL, 0.0);
+        input.resize(work.panels * channels * PANEL, 0.0);
+        let last = flow.blocks().len();
+        let blocks = flow.blocks_mut();
+        let Some(end) = blocks.last() else { return Ok(()) };
+        let mut outer = through_coupling(work, input, last - 1, end)?;
+        for b in (0..last).rev() {
+            let (before, rest) = blocks.split_at_mut(b);
+            let Some(block) = rest.first_mut() else { break };
+            let Slot { x, hidden: h, .. } = &work.slots[b];
+            let at = PARAMS * b;
+            let [w0, b0, w2, b2] = block.subnet.params_mut();
 
-        // Through mixing and global affine.
-        let before: &[f32] = match block.mixing() {
-            Mixing::Hard(_) => &work.z,
-            Mixing::Soft(matrix) => {
-                let matrix = Weight::new(matrix.as_slice().unwrap_or(&[]), channels, channels).kernel()?;
-                panel::backward(matrix, channels, &work.z, channels, &mut work.mixed, channels, false, Par::Rayon)
-                    .kernel()?;
-                &work.mixed
-            }
-        };
-        let scales: Vec<f32> = block.global_scale.data().iter().map(|t| global_scale(*t)).collect();
-        let log_dets: f32 = work.log_det.iter().sum();
-        let mut d_scale: Vec<f32> = scales.iter().map(|g| log_dets / g).collect();
-        let mut d_offset = vec![0.0; channels];
-        for p in 0..work.panels {
-            let x = &x[p * x_rows * PANEL..][..x_rows * PANEL];
-            let y2 = &y2[p * second * PANEL..][..second * PANEL];
-            let to = &mut self.input[p * channels * PANEL..][..channels * PANEL];
-            for (i, g) in before[p * channels * PANEL..][..channels * PANEL].chunks_exact(PANEL).enumerate() {
-                let j = block.mixing().source(i);
-                let y = if j < first { &x[j * PANEL..][..PANEL] } else { &y2[(j - first) * PANEL..][..PANEL] };
-                d_offset[j] += sum(g);
-                d_scale[j] += dot(g, y);
-                to[j * PANEL..][..PANEL].iter_mut().zip(g).for_each(|(t, g)| *t = g * scales[j]);
-            }
-            // Through the coupling.
-            let (x2, s) = (&x[inputs * PANEL..], &s[p * second * PANEL..][..second * PANEL]);
-            let (g, a) = (&mut to[first * PANEL..], &mut work.a[p * 2 * second * PANEL..][..2 * second * PANEL]);
-            let log_det = &work.log_det[p * PANEL..][..PANEL];
-            coupling::backward(Layout::panel(second, PANEL), block.clamp, x2, s, log_det, g, a).kernel()?;
+            // The gradients of a layer's inputs need the weights as they were.
+            let inner = Weight::new(w2.data(), 2 * second, hidden).kernel()?;
+            let a: &[f32] = &work.a;
+            let (back, turned) = rayon::join(
+                || products.backward(inner, hidden, (a, 2 * second), (g, hidden), false, words),
+                || hidden_turned.take(h, hidden, hidden, hidden),
+            );
+            back.and(turned)?;
+            let (moved, back) = rayon::join(
+                || apply.weight(at + 4, w2, (2 * second, hidden), a, hidden_turned),
+                || {
+                    g.iter_mut().zip(h).for_each(|(g, h)| *g = if *h > 0.0 { *g } else { 0.0 });
+                    if b > 0 {
+                        let weight = Weight::new(w0.data(), hidden, inputs).kernel()?;
+                        products.backward(weight, first, (g, hidden), (input, channels), true, words)?;
+                    }
+                    // The condition is the same for all blocks.
+                    let used = if b + 1 == last { inputs } else { first };
+                    input_turned.take(x, x_rows, used, inputs)?;
+                    Ok((row_sums(a, 2 * second), row_sums(g, hidden)))
+                },
+            );
+            let (d_b2, d_b0) = moved.and(back)?;
+            apply.vector(at + 5, b2, d_b2)?;
+            apply.vector(at + 3, b0, d_b0)?;
+            std::mem::swap(input, &mut work.z);
+            let (moved, next) = rayon::join(
+                || apply.weight(at + 2, w0, (hidden, inputs), g, input_turned),
+                || before.last().map_or(Ok(Affine::default()), |block| through_coupling(work, input, b - 1, block)),
+            );
+            moved?;
+            let Affine { scale, offset } = std::mem::replace(&mut outer, next?);
+            apply.vector(at, &mut block.global_scale, scale)?;
+            apply.vector(at + 1, &mut block.global_offset, offset)?;
         }
-        for (d, theta) in d_scale.iter_mut().zip(block.global_scale.data()) {
-            *d *= global_scale_slope(*theta);
-        }
-
-        // Through the subnet. The gradients of its inputs need the weights as they were.
-        let [w0, b0, w2, b2] = block.subnet.params_mut();
-        let inner = Weight::new(w2.data(), 2 * second, hidden).kernel()?;
-        panel::backward(inner, hidden, &work.a, 2 * second, &mut self.hidden, hidden, false, Par::Rayon).kernel()?;
-        self.hidden.iter_mut().zip(h).for_each(|(g, h)| *g = if *h > 0.0 { *g } else { 0.0 });
-        if b > 0 {
-            let outer = Weight::new(w0.data(), hidden, inputs).kernel()?;
-            let input = &mut self.input;
-            panel::backward(outer, first, &self.hidden, hidden, input, channels, true, Par::Rayon).kernel()?;
-        }
-        panel::transpose(h, hidden, hidden, 0, hidden, &mut self.hidden_turned).kernel()?;
-        // The condition is the same for all blocks.
-        let used = if is_last { inputs } else { first };
-        panel::transpose(x, x_rows, used, 0, inputs, &mut self.input_turned).kernel()?;
-        let at = PARAMS * b;
-        apply.weight(at + 4, w2, (2 * second, hidden), &work.a, &self.hidden_turned)?;
-        apply.vector(at + 5, b2, row_sums(&work.a, 2 * second))?;
-        apply.weight(at + 2, w0, (hidden, inputs), &self.hidden, &self.input_turned)?;
-        apply.vector(at + 3, b0, row_sums(&self.hidden, hidden))?;
-        apply.vector(at, &mut block.global_scale, d_scale)?;
-        apply.vector(at + 1, &mut block.global_offset, d_offset)?;
-        std::mem::swap(&mut self.input, &mut work.z);
         Ok(())
     }
 }
 
-/// Sums of the rows of panels `[panels, rows, 64]`.
-fn row_sums(values: &[f32], rows: usize) -> Vec<f32> {
-    let mut sums = vec![0.0; rows];
-    for panel in values.chunks_exact(rows * PANEL) {
-        sums.iter_mut().zip(panel.chunks_exact(PANEL)).for_each(|(s, row)| *s += sum(row));
-    }
-    sums
+/// Gradients of a block's global scale and offset.
+#[derive(Default)]
+struct Affine {
+    scale: Vec<f32>,
+    offset: Vec<f32>,
 }
 
-/// The sum of a row of 64, in sixteen lanes.
-fn sum(row: &[f32]) -> f32 {
-    let mut lanes = [0.0f32; 16];
-    for part in row.chunks_exact(16) {
-        lanes.iter_mut().zip(part).for_each(|(l, v)| *l += v);
-    }
-    lanes.iter().sum()
-}
-
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let mut lanes = [0.0f32; 16];
-    for (a, b) in a.chunks_exact(16).zip(b.chunks_exact(16)) {
-        for i in 0..16 {
-            lanes[i] += a[i] * b[i];
+/// Through mixing, global affine and coupling of block `b`: from the gradient of its output in `z` to that of its subnet's output
+/// in `a` and, but for what comes through the subnet, of its input.
+fn through_coupling(work: &mut Panels, input: &mut [f32], b: usize, block: &Block) -> Result<Affine> {
+    let channels = work.sizes.channels;
+    let (first, second, inputs) = (work.sizes.first(), work.sizes.second(), work.sizes.inputs());
+    let x_rows = inputs + second;
+    let Slot { x, s, y2, .. } = &work.slots[b];
+    let before: &[f32] = match block.mixing() {
+        Mixing::Hard(_) => &work.z,
+        Mixing::Soft(matrix) => {
+            let matrix = Weight::new(matrix.as_slice().unwrap_or(&[]), channels, channels).kernel()?;
+            panel::backward(matrix, channels, &work.z, channels, &mut work.mixed, channels, false, Par::Rayon)
+                .kernel()?;
+            &work.mixed
         }
+    };
+    let scales: Vec<f32> = block.global_scale.data().iter().map(|t| global_scale(*t)).collect();
+    let log_dets: f32 = work.log_det.iter().sum();
+    let mut scale: Vec<f32> = scales.iter().map(|g| log_dets / g).collect();
+    let mut offset = vec![0.0; channels];
+    for p in 0..work.panels {
+        let x = &x[p * x_rows * PANEL..][..x_rows * PANEL];
+        let y2 = &y2[p * second * PANEL..][..second * PANEL];
+        let to = &mut input[p * channels * PANEL..][..channels * PANEL];
+        for (i, g) in before[p * channels * PANEL..][..channels * PANEL].chunks_exact(PANEL).enumerate() {
+            let j = block.mixing().source(i);
+            let y = if j < first { &x[j * PANEL..][..PANEL] } else { &y2[(j - first) * PANEL..][..PANEL] };
+            offset[j] += sum(g);
+            scale[j] += dot(g, y);
+            to[j * PANEL..][..PANEL].iter_mut().zip(g).for_each(|(t, g)| *t = g * scales[j]);
+        }
+        let (x2, s) = (&x[inputs * PANEL..], &s[p * second * PANEL..][..second * PANEL]);
+        let (g, a) = (&mut to[first * PANEL..], &mut work.a[p * 2 * second * PANEL..][..2 * second * PANEL]);
+        let log_det = &work.log_det[p * PANEL..][..PANEL];
+        coupling::backward(Layout::panel(second, PANEL), block.clamp, x2, s, log_det, g, a).kernel()?;
     }
-    lanes.iter().sum()
+    for (d, theta) in scale.iter_mut().zip(block.global_scale.data()) {
+        *d *= global_scale_slope(*theta);
+    }
+    Ok(Affine { scale, offset })
 }

@@ -5,10 +5,13 @@ mod conv;
 mod images;
 mod linear;
 mod panels;
+mod products;
+mod sums;
 
 pub use conv::ConvTrainer;
 pub use images::{Latent, PackedFlow};
 pub use linear::LinearTrainer;
+pub use products::Products;
 
 use blemish_grad::optim::{Adam, AdamState};
 use blemish_grad::{GradError, Module};

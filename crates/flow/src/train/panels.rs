@@ -4,7 +4,10 @@ use blemish_kernels::Par;
 use blemish_kernels::coupling::{self, Layout};
 use blemish_kernels::product::panel::{self, PANEL, Weight};
 
+use rayon::prelude::*;
+
 use super::OfKernel;
+use super::products::Products;
 use crate::block::global_scale;
 use crate::likelihood::HALF_LOG_TWO_PI;
 use crate::{Block, Flow, FlowError, Kernel, Mixing, Result};
@@ -60,6 +63,7 @@ impl Sizes {
 /// Activations of a batch. With as many slots as blocks, every one keeps its own; two are enough to go forward only.
 pub(super) struct Panels {
     pub(super) sizes: Sizes,
+    pub(super) products: Products,
     pub(super) samples: usize,
     pub(super) panels: usize,
     pub(super) slots: Vec<Slot>,
@@ -73,12 +77,15 @@ pub(super) struct Panels {
     pub(super) log_det: Vec<f32>,
     /// Of all blocks' global scales.
     pub(super) log_scale: f64,
+    /// Rounded activations.
+    words: Vec<u32>,
 }
 
 impl Panels {
-    pub(super) fn new(sizes: Sizes, slots: usize) -> Panels {
+    pub(super) fn new(sizes: Sizes, slots: usize, products: Products) -> Panels {
         Panels {
             sizes,
+            products,
             samples: 0,
             panels: 0,
             slots: (0..slots).map(|_| Slot::default()).collect(),
@@ -87,6 +94,7 @@ impl Panels {
             mixed: Vec::new(),
             log_det: Vec::new(),
             log_scale: 0.0,
+            words: Vec::new(),
         }
     }
 
@@ -157,26 +165,31 @@ impl Panels {
         let x_rows = inputs + second;
         let (outer, inner) =
             (Weight::new(w0.data(), hidden, inputs).kernel()?, Weight::new(w2.data(), 2 * second, hidden).kernel()?);
-        panel::forward(outer, Some(b0.data()), true, x, x_rows, h, hidden, Par::Rayon).kernel()?;
-        panel::forward(inner, Some(b2.data()), false, h, hidden, &mut self.a, 2 * second, Par::Rayon).kernel()?;
+        let (products, words) = (self.products, &mut self.words);
+        products.forward(outer, b0.data(), true, (x, x_rows), (h, hidden), words)?;
+        products.forward(inner, b2.data(), false, (h, hidden), (&mut self.a, 2 * second), words)?;
         let scales: Vec<f32> = block.global_scale.data().iter().map(|t| global_scale(*t)).collect();
         self.log_scale += scales.iter().map(|g| f64::from(*g).ln()).sum::<f64>();
         let offsets = block.global_offset.data();
-        for p in 0..self.panels {
-            let half = p * second * PANEL..(p + 1) * second * PANEL;
-            let (x, y2) = (&x[p * x_rows * PANEL..][..x_rows * PANEL], &mut y2[half.clone()]);
+        let out = if matches!(block.mixing(), Mixing::Hard(_)) { &mut self.z } else { &mut self.mixed };
+        let panels = x
+            .par_chunks_exact(x_rows * PANEL)
+            .zip(y2.par_chunks_exact_mut(second * PANEL))
+            .zip(s.par_chunks_exact_mut(second * PANEL))
+            .zip(self.a.par_chunks_exact(2 * second * PANEL))
+            .zip(self.log_det.par_chunks_exact_mut(PANEL))
+            .zip(out.par_chunks_exact_mut(channels * PANEL));
+        panels.try_for_each(|(((((x, y2), s), a), log_det), out)| {
             y2.copy_from_slice(&x[inputs * PANEL..]);
-            let a = &self.a[p * 2 * second * PANEL..][..2 * second * PANEL];
-            let log_det = &mut self.log_det[p * PANEL..][..PANEL];
-            coupling::forward(Layout::panel(second, PANEL), block.clamp, a, y2, &mut s[half], log_det).kernel()?;
+            coupling::forward(Layout::panel(second, PANEL), block.clamp, a, y2, s, log_det).kernel()?;
             let row = |j: usize| if j < first { &x[j * PANEL..][..PANEL] } else { &y2[(j - first) * PANEL..][..PANEL] };
-            let out = if matches!(block.mixing(), Mixing::Hard(_)) { &mut self.z } else { &mut self.mixed };
-            for (i, out) in out[p * channels * PANEL..][..channels * PANEL].chunks_exact_mut(PANEL).enumerate() {
+            for (i, out) in out.chunks_exact_mut(PANEL).enumerate() {
                 let j = block.mixing().source(i);
                 let (scale, offset) = (scales[j], offsets[j]);
                 out.iter_mut().zip(row(j)).for_each(|(o, v)| *o = v * scale + offset);
             }
-        }
+            Ok::<(), FlowError>(())
+        })?;
         if let Mixing::Soft(matrix) = block.mixing() {
             let matrix = Weight::new(matrix.as_slice().unwrap_or(&[]), channels, channels).kernel()?;
             panel::forward(matrix, None, false, &self.mixed, channels, &mut self.z, channels, Par::Rayon).kernel()?;
