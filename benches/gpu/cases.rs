@@ -51,7 +51,7 @@ pub(crate) fn all(bench: &mut Bench, tiny: bool) -> CudaResult<()> {
 }
 
 /// Evenly spread numbers; from a million on they repeat.
-fn spread(len: usize, seed: u64) -> Vec<f32> {
+pub(crate) fn spread(len: usize, seed: u64) -> Vec<f32> {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     let mut values: Vec<f32> = (0..len.min(1 << 20)).map(|_| random.random_range(-1.0..1.0)).collect();
     while values.len() < len {

@@ -12,12 +12,14 @@
 //! | module | what it has |
 //! |---|---|
 //! | [`cases`] | shapes, inputs and the work that is counted |
+//! | [`fits`] | what learning takes |
 //! | [`network`] | the layers of networks |
 //! | [`measure`] | timing and rates |
 //!
 //! A target of the crate of the kernels, so that nothing but the C library is needed to run it.
 
 mod cases;
+mod fits;
 mod measure;
 mod network;
 
@@ -80,6 +82,7 @@ fn run(cuda: &Cuda, options: &Options) -> CudaResult<String> {
     let repetitions = if tiny { 1 } else { options.repetitions };
     let mut bench = Bench::new(cuda.clone(), ceilings, repetitions, options.kernels.clone());
     cases::all(&mut bench, tiny)?;
+    fits::all(&mut bench, tiny)?;
     network::all(&mut bench, tiny)?;
     let info = cuda.info();
     let (major, minor) = info.capability;

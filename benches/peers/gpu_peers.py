@@ -1,9 +1,10 @@
 """Times the formulas of PyTorch and anomalib on the shapes of a run of the GPU benchmarks, with CUDA events.
 
-    gpu_peers.py OURS.json [OUT.json]
+    gpu_peers.py OURS.json [OUT.json [NETWORKS.json]]
 
-OURS.json is what `gpu --out OURS.json` wrote on the same GPU. Prints a Markdown table with ratios; OUT.json gets the rows.
-Without PyTorch or a GPU it says so and exits with 0. Single precision throughout, TF32 off, as anomalib runs by default.
+OURS.json is what `gpu --out OURS.json` wrote on the same GPU, NETWORKS.json what `gpu-backbone` wrote. Prints a Markdown table with ratios; OUT.json gets the rows.
+Without PyTorch or a GPU it says so and exits with 0. Single precision throughout, TF32 off, as anomalib runs by default; networks
+also in fp16, channels-last, with the algorithms cuDNN finds fastest.
 """
 
 import json
@@ -23,6 +24,9 @@ if len(sys.argv) < 2:
     sys.exit(__doc__)
 with open(sys.argv[1]) as file:
     ours = json.load(file)
+if len(sys.argv) > 3:
+    with open(sys.argv[3]) as file:
+        ours["rows"] += (json.load(file) or {"rows": []})["rows"]
 if not ours["rows"]:
     skip("There are no timings to compare with.")
 try:
@@ -143,7 +147,105 @@ def embed(n, side, c1, c2):
     return call, 1
 
 
+class Bottleneck(torch.nn.Module):
+    """torchvision's; batch norms are those of evaluation."""
+
+    def __init__(self, c, width, o, stride):
+        super().__init__()
+        conv, norm = torch.nn.Conv2d, torch.nn.BatchNorm2d
+        self.one = torch.nn.Sequential(conv(c, width, 1, bias=False), norm(width), torch.nn.ReLU(True))
+        three = conv(width, width, 3, stride, 1, bias=False)
+        self.two = torch.nn.Sequential(three, norm(width), torch.nn.ReLU(True))
+        self.three = torch.nn.Sequential(conv(width, o, 1, bias=False), norm(o))
+        self.down = None
+        if stride != 1 or c != o:
+            self.down = torch.nn.Sequential(conv(c, o, 1, stride, bias=False), norm(o))
+
+    def forward(self, x):
+        other = x if self.down is None else self.down(x)
+        return torch.relu_(self.three(self.two(self.one(x))) + other)
+
+
+class Basic(torch.nn.Module):
+    def __init__(self, c, o, stride):
+        super().__init__()
+        conv, norm = torch.nn.Conv2d, torch.nn.BatchNorm2d
+        first = conv(c, o, 3, stride, 1, bias=False)
+        self.body = torch.nn.Sequential(
+            first, norm(o), torch.nn.ReLU(True), conv(o, o, 3, 1, 1, bias=False), norm(o)
+        )
+        self.down = None
+        if stride != 1 or c != o:
+            self.down = torch.nn.Sequential(conv(c, o, 1, stride, bias=False), norm(o))
+
+    def forward(self, x):
+        return torch.relu_(self.body(x) + (x if self.down is None else self.down(x)))
+
+
+def resnet(net):
+    """The stem and the first three stages, which is what the detectors read."""
+    stem = torch.nn.Conv2d(3, 64, 7, 2, 3, bias=False)
+    pool = torch.nn.MaxPool2d(3, 2, 1)
+    layers, c = [stem, torch.nn.BatchNorm2d(64), torch.nn.ReLU(True), pool], 64
+    wide = net == "wide_resnet50_2"
+    for stage, count in enumerate((3, 4, 6) if wide else (2, 2, 2)):
+        for block in range(count):
+            stride = 2 if stage > 0 and block == 0 else 1
+            if wide:
+                width, o = 128 << stage, 256 << stage
+                layers.append(Bottleneck(c, width, o, stride))
+            else:
+                o = 64 << stage
+                layers.append(Basic(c, o, stride))
+            c = o
+    return torch.nn.Sequential(*layers)
+
+
+def network(net, n, side, precision, **_):
+    torch.backends.cudnn.benchmark = True
+    half = precision == "fp16"
+    kind = torch.float16 if half else torch.float32
+    form = torch.channels_last if half else torch.contiguous_format
+    model = resnet(net).eval().to(GPU, kind, memory_format=form)
+    pictures = uniform(n, 3, side, side).to(kind).to(memory_format=form)
+
+    def call():
+        with torch.inference_mode():
+            model(pictures)
+
+    for _ in range(3):
+        call()
+    return call, 1
+
+
+def moments(n, side, d):
+    """anomalib's MultiVariateGaussian.fit: a covariance for each position in turn, then all inverses."""
+    vectors = features(n * side * side, d).reshape(n, side * side, d).permute(0, 2, 1).contiguous()
+    identity = torch.eye(d, device=GPU)
+
+    def call():
+        positions = vectors.shape[2]
+        covariance = torch.zeros(d, d, positions, device=GPU)
+        for i in range(positions):
+            rows = vectors[:, :, i]
+            delta = (rows - rows.mean(0, keepdim=True)).t()
+            covariance[:, :, i] = delta.matmul(delta.t()) / (n - 1) + 0.01 * identity
+        vectors.mean(0)
+        torch.linalg.inv(covariance.permute(2, 0, 1))
+
+    return call, 1
+
+
+def projection(**shape):
+    """scikit-learn's sparse random projection, as a dense product on the GPU, which is the faster way there."""
+    rows, matrix = uniform(shape["n"], shape["from"]), uniform(shape["from"], shape["to"])
+    return lambda: torch.matmul(rows, matrix), 1
+
+
 FORMULAS = {
+    "network": network,
+    "moments_fit": moments,
+    "projection": projection,
     "mahalanobis_triangle": mahalanobis,
     "mahalanobis_nested": mahalanobis,
     "mahalanobis_low_rank": mahalanobis,

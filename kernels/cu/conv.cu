@@ -31,6 +31,21 @@
 // measures it.
 #include "common/element.cuh"
 
+// Of the tensor core tiles: how many warps side by side in rows and columns, and how many fragments of 16 rows and of 8 columns
+// each of them has.
+#ifndef CONV_LARGE  // tune: 2,4,4,4 2,2,4,8 2,4,2,4
+#define CONV_LARGE 2,4,4,4
+#endif
+#ifndef CONV_SMALL  // tune: 2,2,2,4 1,4,4,2
+#define CONV_SMALL 2,2,2,4
+#endif
+#ifndef CONV_STAGES  // tune: 3 4
+#define CONV_STAGES 4
+#endif
+#ifndef CONV_F32_BLOCKS  // tune: 1 2
+#define CONV_F32_BLOCKS 2
+#endif
+
 namespace conv {
 
 // Where the window of an output pixel begins: row and column, and offset of that pixel; outside the map at its borders.
@@ -167,14 +182,14 @@ __device__ __forceinline__ void plain(const float* __restrict__ in, const float*
 }  // namespace conv
 
 #if defined(EMU) || __CUDA_ARCH__ < 800
-extern "C" __global__ void __launch_bounds__(256, 2)
+extern "C" __global__ void __launch_bounds__(256, CONV_F32_BLOCKS)
 conv_f32_128(const float* __restrict__ in, const float* __restrict__ weight, const float* __restrict__ bias,
              const float* __restrict__ residual, float* __restrict__ out, int m, int h, int w, int c, int oh, int ow, int o,
              int kh, int kw, int sy, int sx, int top, int left, int act) {
   conv::plain<128>(in, weight, bias, residual, out, m, h, w, c, oh, ow, o, kh, kw, sy, sx, top, left, act);
 }
 
-extern "C" __global__ void __launch_bounds__(256, 2)
+extern "C" __global__ void __launch_bounds__(256, CONV_F32_BLOCKS)
 conv_f32_64(const float* __restrict__ in, const float* __restrict__ weight, const float* __restrict__ bias,
             const float* __restrict__ residual, float* __restrict__ out, int m, int h, int w, int c, int oh, int ow, int o,
             int kh, int kw, int sy, int sx, int top, int left, int act) {
@@ -188,7 +203,7 @@ namespace conv {
 // WM x WN warps, each with FM fragments of 16 rows and FN of 8 columns.
 template <int WM_, int WN_, int FM_, int FN_> struct Cores {
   static constexpr int WM = WM_, WN = WN_, FM = FM_, FN = FN_;
-  static constexpr int THREADS = WM * WN * 32, ROWS = WM * FM * 16, COLUMNS = WN * FN * 8, DEPTH = 32, STAGES = 4;
+  static constexpr int THREADS = WM * WN * 32, ROWS = WM * FM * 16, COLUMNS = WN * FN * 8, DEPTH = 32, STAGES = CONV_STAGES;
   static constexpr int STAGE = (ROWS + COLUMNS) * DEPTH * 2;
   // Rows of each side that a thread brings a quarter of.
   static constexpr int MINE = ROWS * 4 / THREADS, OTHERS = COLUMNS * 4 / THREADS;
@@ -196,8 +211,8 @@ template <int WM_, int WN_, int FM_, int FN_> struct Cores {
   static constexpr int PITCH = COLUMNS + 8, SLAB = WM * 32;
   static_assert(FM % 2 == 0 && SLAB * PITCH * 4 <= STAGES * STAGE, "the results must fit the stages");
 };
-using Large = Cores<2, 4, 4, 4>;  // 128 x 128
-using Small = Cores<2, 2, 2, 4>;  // 64 x 64
+using Large = Cores<CONV_LARGE>;  // 128 x 128
+using Small = Cores<CONV_SMALL>;  // 64 x 64
 
 // Byte of a 16-byte piece of a row of 64 bytes: rotated so that eight rows of ldmatrix hit all banks.
 __device__ __forceinline__ int swizzled(int row, int piece) { return row * 64 + ((piece ^ ((row >> 1) & 3)) << 4); }

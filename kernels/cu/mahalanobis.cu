@@ -16,7 +16,7 @@
 //
 // | kernel | launch | shared bytes | flops, bytes |
 // |---|---|---|---|
-// | mahalanobis_triangle | grid (groups, ceil(n / 4)), 256 threads | 16 b + 128 | 2 n floats of W; 4 floats of W for every 4 pictures |
+// | mahalanobis_triangle | grid (groups, ceil(n / 4)), MAHALANOBIS_WARPS warps | 16 b + 16 a warp | 2 n floats of W; 4 floats of W for every 4 pictures |
 // | mahalanobis_low_rank | grid (groups, ceil(n / 4)), 128 threads | 16 d | 4 n rank d; 4 rank d for every 4 pictures |
 //
 // Registers on sm_80 and sm_90, without spills: mahalanobis_triangle 59 and 48, mahalanobis_low_rank 48 and 48.
@@ -27,8 +27,8 @@
 #ifndef MAHALANOBIS_UNROLL  // tune: 2 4 8
 #define MAHALANOBIS_UNROLL 4
 #endif
-#ifndef MAHALANOBIS_BOUNDS  // tune: 256 256,1 256,4 256,6
-#define MAHALANOBIS_BOUNDS 256
+#ifndef MAHALANOBIS_WARPS  // tune: 4 8 16
+#define MAHALANOBIS_WARPS 8
 #endif
 
 namespace mahalanobis {
@@ -51,7 +51,7 @@ __device__ __forceinline__ void fill(float* out, const int* area, int picture, f
 
 }  // namespace mahalanobis
 
-extern "C" __global__ void __launch_bounds__(MAHALANOBIS_BOUNDS)
+extern "C" __global__ void __launch_bounds__(32 * MAHALANOBIS_WARPS)
 mahalanobis_triangle(const float* __restrict__ map0, const float* __restrict__ map1, const float* __restrict__ map2,
                      const float* __restrict__ map3, const int* __restrict__ shape, const uint32_t* __restrict__ channel,
                      const float* __restrict__ mean, const uint64_t* __restrict__ mean_at, const int* __restrict__ mean_rows,
@@ -60,8 +60,8 @@ mahalanobis_triangle(const float* __restrict__ map0, const float* __restrict__ m
                      int levels, int a, int b, int n, int grid_h, int grid_w) {
   using namespace mahalanobis;
   DYN_SMEM(shared);
-  float* partial = (float*)shared;         // [8 warps, PICTURES]
-  float4* x = (float4*)(shared + 128);     // [b]
+  float* partial = (float*)shared;         // [warps, PICTURES]
+  float4* x = (float4*)(shared + 16 * MAHALANOBIS_WARPS);  // [b]
   const int group = blockIdx.x, warp = threadIdx.x >> 5, lane = threadIdx.x & 31, row = lane & 15, parity = lane >> 4;
   area += 4 * group;
   ancestor += (long long)group * levels;
@@ -71,7 +71,7 @@ mahalanobis_triangle(const float* __restrict__ map0, const float* __restrict__ m
   const float* triangle = weight + group * floats;
   float total[PICTURES] = {0.f, 0.f, 0.f, 0.f};
   // Panels grow from first to last: the last go out first.
-  for (int p = (b - a + 15) / 16 - 1 - warp; p >= 0; p -= 8) {
+  for (int p = (b - a + 15) / 16 - 1 - warp; p >= 0; p -= MAHALANOBIS_WARPS) {
     const int r0 = a + 16 * p, h = b - r0 < 16 ? b - r0 : 16;
     const float* w = triangle + (long long)p * (16 * a + 136) + 128ll * p * (p - 1);
     float z[PICTURES] = {0.f, 0.f, 0.f, 0.f};
@@ -96,7 +96,7 @@ mahalanobis_triangle(const float* __restrict__ map0, const float* __restrict__ m
   if (warp >= PICTURES || picture >= n) return;
   float square = level ? parents[(long long)ancestor[level - 1] * n + picture] : 0.f;
 #pragma unroll
-  for (int i = 0; i < 8; i++) square += partial[i * PICTURES + warp];
+  for (int i = 0; i < MAHALANOBIS_WARPS; i++) square += partial[i * PICTURES + warp];
   if (level + 1 < levels) {
     if (lane == 0) sums[(long long)group * n + picture] = square;
   } else {

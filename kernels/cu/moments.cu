@@ -25,6 +25,13 @@
 // Share of roofline: not yet measured.
 #include "common/gather.cuh"
 
+#ifndef MOMENTS_ADD_BLOCKS  // tune: 1 2 3 4
+#define MOMENTS_ADD_BLOCKS 1
+#endif
+#ifndef MOMENTS_FACTOR_BLOCKS  // tune: 1 2 3
+#define MOMENTS_FACTOR_BLOCKS 2
+#endif
+
 namespace moments {
 
 constexpr int TILE = 32, PITCH = 33;
@@ -104,7 +111,7 @@ moments_shift(MOMENTS_TABLES, float* __restrict__ shift, int level, int a, int b
 }
 
 #define MOMENTS_ADD(name, Total)                                                                                              \
-  extern "C" __global__ void __launch_bounds__(256)                                                                           \
+  extern "C" __global__ void __launch_bounds__(256, MOMENTS_ADD_BLOCKS)                                                       \
   name(MOMENTS_TABLES, const float* __restrict__ shift, double* __restrict__ sums, Total* __restrict__ products, int level,   \
        int levels, int a, int b, int first, int n, int quads, int grid_h, int grid_w) {                                       \
     DYN_SMEM(shared);                                                                                                         \
@@ -153,7 +160,7 @@ MOMENTS_ADD(moments_add_f64, double)
 MOMENTS_COVARIANCE(moments_covariance_f32, float)
 MOMENTS_COVARIANCE(moments_covariance_f64, double)
 
-extern "C" __global__ void __launch_bounds__(256, 2)
+extern "C" __global__ void __launch_bounds__(256, MOMENTS_FACTOR_BLOCKS)
 moments_factor(const double* __restrict__ above0, const double* __restrict__ above1, const double* __restrict__ above2,
                const int* __restrict__ starts, const uint32_t* __restrict__ ancestor, double* rows, double* scratch,
                uint32_t* __restrict__ failed, int level, int levels, int a, int b, int start, int place) {

@@ -16,7 +16,7 @@
 // | kernel | launch | shared bytes | flops, bytes |
 // |---|---|---|---|
 // | nearest_quantize | grid ceil(n / 8), 256 threads | 0 | reads 4 n d, writes n (2 k + 8) |
-// | nearest_sieve | grid (ceil(m / 128), ceil(n / 256)), 256 threads | 98304 | 2 m n k fp16; 2 k (m n / 256 + n m / 128) from L2, writes m n / 8 |
+// | nearest_sieve | grid (ceil(m / NEAREST_ROWS), ceil(n / 256)), 256 threads | NEAREST_STAGES (NEAREST_ROWS + 256) 64 | 2 m n k fp16; 2 k (m n / 256 + n m / 128) from L2, writes m n / 8 |
 // | nearest_rerank | grid ceil(m / 8), 256 threads | 0 | reads m n / 4 and 4 d for each survivor |
 // | nearest_select | grid ceil(m / 8), 256 threads | 0 | reads 4 m n |
 //
@@ -26,6 +26,9 @@
 
 #ifndef NEAREST_STAGES  // tune: 2 3 4
 #define NEAREST_STAGES 4
+#endif
+#ifndef NEAREST_ROWS  // tune: 64 128
+#define NEAREST_ROWS 128
 #endif
 #ifndef NEAREST_RERANK_BLOCKS  // tune: 2 4 6
 #define NEAREST_RERANK_BLOCKS 4
@@ -123,7 +126,7 @@ nearest_quantize(const float* __restrict__ rows, const float* __restrict__ centr
 namespace nearest {
 
 constexpr float NOTHING = 3e38f;  // the sieve's value of a row that is not there
-enum { ROWS = 128, BANK = 256, DEPTH = 32, STAGES = NEAREST_STAGES, TILE = (ROWS + BANK) * DEPTH * 2, SHARED = STAGES * TILE };
+enum { ROWS = NEAREST_ROWS, BANK = 256, DEPTH = 32, PARTS = ROWS / 32, STAGES = NEAREST_STAGES, TILE = (ROWS + BANK) * DEPTH * 2, SHARED = STAGES * TILE };
 
 // Byte of a 16-byte piece of a row of 64 bytes: rotated so that eight rows of ldmatrix hit all banks.
 __device__ __forceinline__ int swizzled(int row, int piece) { return row * (DEPTH * 2) + ((piece ^ ((row >> 1) & 3)) << 4); }
@@ -139,9 +142,9 @@ nearest_sieve(const uint16_t* __restrict__ q, const uint16_t* __restrict__ b, co
   DYN_SMEM(shared);
   const int tid = threadIdx.x, lane = tid & 31, wq = (tid >> 5) & 1, wb = tid >> 6;
   const int q0 = blockIdx.x * ROWS, b0 = blockIdx.y * BANK, steps = k / DEPTH;
-  float acc[4][8][4];
+  float acc[PARTS][8][4];  // a warp has half of the queries and 64 rows of the bank
 #pragma unroll
-  for (int i = 0; i < 4; i++)
+  for (int i = 0; i < PARTS; i++)
 #pragma unroll
     for (int j = 0; j < 8; j++)
 #pragma unroll
@@ -170,9 +173,9 @@ nearest_sieve(const uint16_t* __restrict__ q, const uint16_t* __restrict__ b, co
     const unsigned char *left = shared + s % STAGES * TILE, *right = left + ROWS * DEPTH * 2;
 #pragma unroll
     for (int kk = 0; kk < DEPTH / 16; kk++) {
-      uint32_t fa[4][4], fb[8][2];
+      uint32_t fa[PARTS][4], fb[8][2];
 #pragma unroll
-      for (int i = 0; i < 4; i++) ldmatrix_x4(fa[i], left + swizzled(wq * 64 + i * 16 + (lane & 15), kk * 2 + (lane >> 4)));
+      for (int i = 0; i < PARTS; i++) ldmatrix_x4(fa[i], left + swizzled(wq * 16 * PARTS + i * 16 + (lane & 15), kk * 2 + (lane >> 4)));
 #pragma unroll
       for (int j = 0; j < 4; j++) {
         uint32_t r[4];
@@ -180,7 +183,7 @@ nearest_sieve(const uint16_t* __restrict__ q, const uint16_t* __restrict__ b, co
         fb[2 * j][0] = r[0], fb[2 * j][1] = r[1], fb[2 * j + 1][0] = r[2], fb[2 * j + 1][1] = r[3];
       }
 #pragma unroll
-      for (int i = 0; i < 4; i++)
+      for (int i = 0; i < PARTS; i++)
 #pragma unroll
         for (int j = 0; j < 8; j++) mma_f16(acc[i][j], fa[i], fb[j]);
     }
@@ -195,7 +198,7 @@ nearest_sieve(const uint16_t* __restrict__ q, const uint16_t* __restrict__ b, co
       squares[j][e] = row < n ? norm[row] : NOTHING;
     }
 #pragma unroll
-  for (int i = 0; i < 4; i++)
+  for (int i = 0; i < PARTS; i++)
 #pragma unroll
     for (int h = 0; h < 2; h++) {
       float first = NOTHING, second = NOTHING;
@@ -214,7 +217,7 @@ nearest_sieve(const uint16_t* __restrict__ q, const uint16_t* __restrict__ b, co
         second = fminf(fmaxf(first, other), fminf(second, next));
         first = fminf(first, other);
       }
-      const int row = q0 + wq * 64 + i * 16 + h * 8 + (lane >> 2);
+      const int row = q0 + (wq * PARTS + i) * 16 + h * 8 + (lane >> 2);
       if ((lane & 3) == 0 && row < m && block < blocks) {
         out[(long long)block * m + row] = first;
         out[(long long)(blocks + block) * m + row] = second;

@@ -3,19 +3,23 @@
 //
 // projection_draw: for each output the inputs it adds up, ascending, in entry [out_dim, in_dim] from the front, the sign in the
 //   highest bit, and how many they are. constants: the hashed seed, and the limit below which 53 random bits are an entry.
-// projection_apply: rows first .. first + n of out [.., out_dim] from rows [n, in_dim]; 8 rows a block.
+// projection_apply: rows first .. first + n of out [.., out_dim] from rows [n, in_dim]; PROJECTION_ROWS rows a block.
 //
 // | kernel | launch | shared bytes | flops, bytes |
 // |---|---|---|---|
 // | projection_draw | grid ceil(out_dim / 8), 256 threads | 0 | a hash for each entry; 4 an entry that is not 0 |
-// | projection_apply | grid ceil(n / 8), 256 threads | 32 in_dim, or 0 if `staged` is 0 | 1 for each row and entry; 4 in_dim + 4 out_dim a row |
+// | projection_apply | grid ceil(n / PROJECTION_ROWS), 256 threads | 4 in_dim a row, or 0 if `staged` is 0 | 1 for each row and entry; 4 in_dim + 4 out_dim a row |
 //
 // Share of roofline: not yet measured.
 #include "common/device.cuh"
 
+#ifndef PROJECTION_ROWS  // tune: 4 8 16
+#define PROJECTION_ROWS 8
+#endif
+
 namespace projection {
 
-constexpr int ROWS = 8;
+constexpr int ROWS = PROJECTION_ROWS;
 constexpr uint32_t NEGATIVE = 0x80000000u;
 
 // The finaliser of SplitMix64.

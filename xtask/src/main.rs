@@ -59,9 +59,9 @@ Tasks of the blemish workspace
         GPU tests and benchmarks as stripped programs with the PTX and a run.sh, for a machine that has an NVIDIA driver
         and neither Rust nor OpenBLAS: target/blemish-gpu, or FOLDER, and the same as .tar.gz.
 
-  cargo xtask emu [--mutate]
+  cargo xtask emu [--mutate [FILE]...]
         Tests the CUDA kernels in an emulator, and the code that launches them on a stand-in driver. Needs g++ or clang++.
-        --mutate  plant faults in the kernels as well; each has to be found
+        --mutate  plant faults in the kernels as well, or in those whose names hold a word given; each has to be found
 
   cargo xtask ptx [--check]
         Compiles kernels/cu to kernels/ptx with the pinned NVRTC, then assembles for every chip: registers, no spills.
@@ -70,7 +70,7 @@ Tasks of the blemish workspace
   cargo xtask sass KERNEL [--sm 90]
         Registers and disassembly of one CUDA kernel.
 
-  cargo xtask tune KERNEL [--arch 90] | tune --import FOLDER
+  cargo xtask tune KERNEL [--arch 90] [--dry-run] | tune --import FOLDER
         Compiles every choice of the parameters that kernels/cu/KERNEL.cu declares, says what each takes of the chip --arch,
         and times them where there is a GPU; the best of each chip goes to kernels/tuned.json.
         --import  takes the timings of a bundle's `run.sh tune` instead

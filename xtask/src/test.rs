@@ -8,6 +8,9 @@ use anyhow::{Context, Result, bail};
 
 use crate::{emu, needs, ptx, shell, tidy};
 
+/// The features that turn on all GPU code.
+const CUDA: &str = "blemish-cli/cuda";
+
 /// Tests counted over all test binaries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Count {
@@ -29,9 +32,14 @@ pub(crate) fn run(args: &[String]) -> Result<bool> {
     if filter.is_none() {
         stages.run("tidy", || tidy::run(&root));
         let all = ["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"];
-        for (name, component, words) in
-            [("format", "rustfmt", &["fmt", "--all", "--check"][..]), ("clippy", "clippy", &all)]
-        {
+        // What is compiled with GPU code alone. The emulator stage below compiles and runs the same, tests included.
+        let cuda = ["clippy", "--workspace", "--all-targets", "--features", CUDA, "--quiet", "--", "-D", "warnings"];
+        let checks = [
+            ("format", "rustfmt", &["fmt", "--all", "--check"][..]),
+            ("clippy", "clippy", &all),
+            ("clippy, GPU code", "clippy", &cuda),
+        ];
+        for (name, component, words) in checks {
             if shell::output(shell::cargo(&root).args([words[0], "--version"])).is_ok() {
                 stages.run(name, || shell::passes(shell::cargo(&root).args(words)));
             } else {

@@ -32,6 +32,8 @@ pub struct Model {
     pub seed: u64,
     /// What it was learnt from.
     pub learnt_from: LearntFrom,
+    /// Why it is not on the GPU asked for.
+    pub(crate) refused: Option<String>,
 }
 
 impl Model {
@@ -61,7 +63,8 @@ impl Model {
     /// Reads a file and lets it score its probe pictures again, on the device that it will compute on.
     ///
     /// # Errors
-    /// Anything but a whole model that still gives the scores it gave when it was saved.
+    /// Anything but a whole model that still gives the scores it gave when it was saved. A GPU on which it does not is not
+    /// used: the model computes on the CPU then, and [`placement`](Self::placement) says so.
     pub fn load_on(path: &Path, device: &Device) -> Result<Model> {
         let file = ModelFile::open(path)?;
         let kind = file.kind()?.to_owned();
@@ -74,16 +77,22 @@ impl Model {
             other => file.bad(other.to_string()),
         })?;
         detector.use_device(device);
-        file.self_test(detector.as_ref()).map_err(|e| match e {
-            named @ blemish_core::CoreError::ModelFile { .. } => named,
-            other => file.bad(format!("its self-test fails: {other}")),
-        })?;
+        let mut refused = None;
+        if let Err(error) = self_test(&file, detector.as_ref()) {
+            if device.is_cpu() {
+                return Err(error.into());
+            }
+            detector.use_device(&Device::cpu());
+            self_test(&file, detector.as_ref())?;
+            refused = Some(format!("all of it on the CPU: on {device}, {error}"));
+        }
         Ok(Model {
             detector,
             decision,
             params: file.get("params")?,
             seed: file.get("seed")?,
             learnt_from: file.get("learnt_from")?,
+            refused,
         })
     }
 
@@ -102,8 +111,20 @@ impl Model {
         (0..count).map(probe).collect()
     }
 
+    /// Which part of it computes where, and why not on the device asked for, in words.
+    pub fn placement(&self) -> String {
+        self.refused.clone().unwrap_or_else(|| self.detector.placement())
+    }
+
     /// The model in a line or two.
     pub fn summary(&self) -> String {
         self.detector.summary()
     }
+}
+
+fn self_test(file: &ModelFile, detector: &dyn Detect) -> blemish_core::Result<()> {
+    file.self_test(detector).map_err(|e| match e {
+        named @ blemish_core::CoreError::ModelFile { .. } => named,
+        other => file.bad(format!("its self-test fails: {other}")),
+    })
 }

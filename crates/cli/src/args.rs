@@ -114,6 +114,9 @@ pub(crate) struct Train {
     /// What the network computes in: f32, bf16 (needs AVX-512 with BF16) or int8
     #[arg(long, value_name = "NAME")]
     pub(crate) precision: Option<String>,
+    /// What cflow trains its flows in: f32 or bf16 (needs AVX-512 with BF16)
+    #[arg(long, value_name = "NAME")]
+    pub(crate) flow_precision: Option<String>,
     /// Stretch pictures to this size
     #[arg(long, value_name = "PIXELS")]
     pub(crate) image_size: Option<usize>,

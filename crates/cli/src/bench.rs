@@ -36,6 +36,7 @@ pub(crate) fn run(args: &Args, command: &Bench, progress: &Bars) -> anyhow::Resu
     let config = train::base(args)?;
     let engine = Engine::new(&config)?;
     let model = engine.install(|| Model::load_on(model_file, engine.device()))?;
+    say::placement(args.quiet, &engine, &model, "");
     let own = command.pictures.is_empty();
     let source: Box<dyn ImageSource> = if own {
         Box::new(Probes(Model::probes(model_file)?))

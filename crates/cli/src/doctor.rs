@@ -47,7 +47,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
     text += &match device {
         Ok(device) if device.is_cpu() => format!(" device    {device} (chosen by '{}')\n", config.device),
         Ok(device) => format!(
-            " device    {device} (chosen by '{}'): search, coreset and distances; networks on the CPU\n",
+            " device    {device} (chosen by '{}') will be used for networks (f32 as it is, bf16 as fp16 with f32 sums),\n           \
+             search, coreset and distances; the CPU for int8 networks, flows and what does not fit its memory\n",
             config.device
         ),
         Err(why) => format!(" device    {}\n", why.replace('\n', "\n           ")),

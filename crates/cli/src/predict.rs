@@ -18,6 +18,7 @@ pub(crate) fn run(args: &Args, command: &Predict, progress: &Bars) -> anyhow::Re
     let config = train::base(args)?;
     let engine = Engine::new(&config)?;
     let mut model = engine.install(|| Model::load_on(&command.model_file, engine.device()))?;
+    let placement = say::placement(args.quiet, &engine, &model, "");
     let paths = pictures(command)?;
     if let Some(threshold) = command.threshold {
         model.decision.image =
@@ -59,6 +60,10 @@ pub(crate) fn run(args: &Args, command: &Predict, progress: &Bars) -> anyhow::Re
         return Err(error);
     }
     result?;
+    // A GPU may have been given up on the way.
+    if model.placement() != placement {
+        say::placement(args.quiet, &engine, &model, "in the end ");
+    }
     if let Some(folder) = &command.save {
         blemish::results::Run::at(folder).predictions(&lines)?;
     }

@@ -2,7 +2,7 @@
 
 use std::io::{ErrorKind, Write};
 
-use blemish::Error;
+use blemish::{Engine, Error, Model};
 
 /// All is well.
 pub(crate) const OK: u8 = 0;
@@ -34,6 +34,15 @@ pub(crate) fn note(quiet: bool, text: &str) {
     if !quiet {
         warn(text);
     }
+}
+
+/// Where a model computes, as a note, if a GPU is to be used; what [`Model::placement`] says now.
+pub(crate) fn placement(quiet: bool, engine: &Engine, model: &Model, when: &str) -> String {
+    let placement = model.placement();
+    if !engine.device().is_cpu() {
+        note(quiet, &format!(" device {when}{}: {placement}", engine.device()));
+    }
+    placement
 }
 
 /// Prints to stderr in any case.

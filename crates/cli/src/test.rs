@@ -19,6 +19,7 @@ pub(crate) fn run(args: &Args, command: &Test, progress: &Bars) -> anyhow::Resul
     train::data(&mut config, &command.data)?;
     let engine = Engine::new(&config)?;
     let model = engine.install(|| Model::load_on(&command.model_file, engine.device()))?;
+    say::placement(args.quiet, &engine, &model, "");
     let dataset = Dataset::open(&config.data, model.seed).map_err(Error::from)?;
     for line in &dataset.notes {
         say::note(args.quiet, &format!(" note   {line}"));

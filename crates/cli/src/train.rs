@@ -153,6 +153,7 @@ pub(crate) fn config(args: &Args, command: &Train) -> anyhow::Result<Config> {
     set("layers", (!command.layers.is_empty()).then(|| json!(command.layers)))?;
     set("weights", command.weights.as_ref().map(|v| json!(v)))?;
     set("precision", command.precision.as_ref().map(|v| json!(v)))?;
+    set("flow_precision", command.flow_precision.as_ref().map(|v| json!(v)))?;
     let stretch = |s: usize| json!({"stretch": {"height": s, "width": s}});
     set("preprocess.resize", command.image_size.map(stretch))?;
     set("preprocess.crop", command.center_crop.map(|c| json!([c, c])))?;

@@ -1,7 +1,7 @@
 use blemish_tensor::Device;
 use ndarray::{Array4, ArrayView4};
 
-use crate::{AnomalyMap, Image, ModelWriter, Preprocess, Result, Session};
+use crate::{AnomalyMap, Arithmetic, Image, ModelWriter, Preprocess, Result, Session};
 
 /// A list of pictures that can be read in any order, by several threads at once.
 pub trait ImageSource: Sync {
@@ -50,9 +50,20 @@ pub trait Detect: Send + Sync {
     fn preprocess(&self) -> &Preprocess;
 
     /// Computes on `device` from now on, as far as there is a form for it; the rest stays on the CPU. A new or loaded model
-    /// computes on the device of its session, or on the CPU.
+    /// computes on the device of its session, or on the CPU. What does not fit a GPU or fails there is computed on the CPU:
+    /// see [`placement`](Self::placement).
     fn use_device(&mut self, device: &Device) {
         let _ = device;
+    }
+
+    /// Which part computes where, and why not on the device asked for, in words.
+    fn placement(&self) -> String {
+        "on the CPU".to_owned()
+    }
+
+    /// The numbers its network computes with, where it is now.
+    fn arithmetic(&self) -> Arithmetic {
+        Arithmetic::F32
     }
 
     /// Scores preprocessed pictures `[n, height, width, 3]`, as [`Preprocess::apply`] makes them.

@@ -7,11 +7,13 @@
 //! | [`Session`], [`Progress`] | device, seed, progress and interruption of one piece of work |
 //! | [`Epoch`], [`Judge`] | a point of a training curve, told to [`Progress`]; what else may choose the best |
 //! | [`Fit`], [`Detect`], [`FitDyn`] | params -> fit -> fitted model |
+//! | [`Arithmetic`] | the numbers a network computes with, and how far scores may differ between them |
 //! | [`Stages`] | a detector's network and its scoring, apart |
 //! | [`Prediction`], [`AnomalyMap`] | a raw score and where it comes from |
 //! | [`ModelFile`], [`ModelWriter`] | one safetensors file, written atomically |
 //! | [`Decision`], [`Calibration`], [`Verdict`] | raw score, calibrated score, threshold and label, always together |
 
+mod arithmetic;
 mod detect;
 mod epoch;
 mod error;
@@ -22,6 +24,7 @@ mod preprocess;
 mod session;
 mod verdict;
 
+pub use arithmetic::Arithmetic;
 pub use detect::{Detect, Fit, FitDyn, ImageSource, Prediction, Stages};
 pub use epoch::Epoch;
 pub use error::CoreError;

@@ -7,15 +7,15 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value, json};
 
-use crate::{CoreError, Detect, Image, Result};
+use crate::{Arithmetic, CoreError, Detect, Image, Result};
 
 /// The model format written by this version, and the newest it reads.
 pub const FORMAT_VERSION: u64 = 1;
 
 /// The single metadata key; one key keeps the file's bytes reproducible.
 const KEY: &str = "blemish";
-/// Relative difference of a self-test score that is still the same model on another processor.
-const SELF_TEST_TOLERANCE: f32 = 1e-3;
+/// Metadata entry with the arithmetic of the self-test's scores.
+const ARITHMETIC: &str = "arithmetic";
 
 /// Collects tensors and metadata, then writes them as one safetensors file.
 ///
@@ -62,6 +62,7 @@ impl ModelWriter {
     /// # Errors
     /// Whatever `model` says of the probes.
     pub fn add_self_test(&mut self, model: &dyn Detect) -> Result<()> {
+        self.set(ARITHMETIC, &model.arithmetic())?;
         let probes = probes();
         let scores: Vec<f32> = model.predict(&probes)?.iter().map(|p| p.score).collect();
         for (i, probe) in probes.iter().enumerate() {
@@ -207,17 +208,23 @@ impl ModelFile {
     /// Scores the probe pictures again and compares.
     ///
     /// # Errors
-    /// [`CoreError::ModelFile`] if a score differs by more than a thousandth: the file is damaged, or this build computes
-    /// something else than the one that wrote it.
+    /// [`CoreError::ModelFile`] if a score differs by more than a thousandth, or by more than
+    /// [`Arithmetic::tolerance`] where the network computes with other numbers than when the file was written: the file is
+    /// damaged, or this build computes something else than the one that wrote it.
     pub fn self_test(&self, model: &dyn Detect) -> Result<()> {
         let expected = self.tensor::<f32>("self_test.scores", &[None])?.as_slice::<f32>()?;
+        let here = model.arithmetic();
+        // Files of versions that knew one arithmetic for each precision do not say it.
+        let there: Arithmetic = if self.meta.contains_key(ARITHMETIC) { self.get(ARITHMETIC)? } else { here };
         let mut images = Vec::with_capacity(expected.len());
         for i in 0..expected.len() {
             let probe = self.tensor::<u8>(&format!("self_test.{i}"), &[None, None, None])?;
             images.push(Image::from_u8(probe.view::<u8, ndarray::Ix3>()?.to_owned())?);
         }
         for (got, want) in model.predict(&images)?.iter().zip(expected) {
-            let near = (got.score - want).abs() <= SELF_TEST_TOLERANCE * want.abs().max(1e-3);
+            // Asked again: a GPU that failed meanwhile left the work to the CPU.
+            let tolerance = there.tolerance(here).max(there.tolerance(model.arithmetic()));
+            let near = (got.score - want).abs() <= tolerance * want.abs().max(1e-3);
             if !near {
                 return Err(self.bad(format!("its self-test gives {} instead of {want}", got.score)));
             }

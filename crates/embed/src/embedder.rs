@@ -1,20 +1,25 @@
 use std::path::Path;
 
-use blemish_backbone::{Backbone, GpuPrecision, LayerInfo, Origin, Precision, Ranges, WeightSet};
-use blemish_core::{CoreError, ImageSource, ModelFile, ModelWriter, Preprocess, Session};
+use blemish_backbone::{Backbone, LayerInfo, Origin, Precision, Ranges, WeightSet};
+use blemish_core::{Arithmetic, CoreError, ImageSource, ModelFile, ModelWriter, Preprocess, Session};
 use blemish_tensor::Device;
 use ndarray::{Array4, ArrayView4};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::{EmbedError, Result};
+use crate::place::Place;
+use crate::{EmbedError, Maps, Result};
 
 /// Takes the features of pictures `first..first + n`: one `[n, h, w, c]` map for each layer. `E` is the error of the detector.
 pub type FeatureSink<'a, E> = dyn FnMut(usize, Vec<Array4<f32>>) -> std::result::Result<(), E> + Send + 'a;
 
+/// As [`FeatureSink`], with maps where the network left them.
+pub type MapSink<'a, E> = dyn FnMut(usize, Maps) -> std::result::Result<(), E> + Send + 'a;
+
 /// A frozen network with the preprocessing that feeds it.
 pub struct Embedder {
     backbone: Backbone,
+    place: Place,
     preprocess: Preprocess,
     origin: String,
 }
@@ -60,15 +65,37 @@ impl Embedder {
             Origin::Untrained { seed } => format!("untrained, seed {seed}"),
             Origin::Embedded => "embedded".to_owned(),
         };
-        Ok(Embedder { backbone: Backbone::new(backbone, layers, &weights)?, preprocess, origin })
+        let backbone = Backbone::new(backbone, layers, &weights)?;
+        Ok(Embedder { backbone, place: Place::default(), preprocess, origin })
     }
 
-    /// The same with its network on `device`; `precision` is for GPUs.
-    ///
-    /// # Errors
-    /// A GPU's memory budget is too small, or its chip cannot do what is asked.
-    pub fn with_device(self, device: &Device, precision: GpuPrecision) -> Result<Self> {
-        Ok(Embedder { backbone: self.backbone.with_device(device, precision)?, ..self })
+    /// The same with its network on `device`; see [`use_device`](Self::use_device).
+    #[must_use]
+    pub fn with_device(mut self, device: &Device) -> Self {
+        self.use_device(device);
+        self
+    }
+
+    /// Moves the network to `device`: `f32` as it is, bf16 as fp16 with sums in `f32`, int8 not at all. Where the GPU refuses,
+    /// for want of memory for instance, now or later, the network computes on the CPU, and [`placement`](Self::placement) says
+    /// why.
+    pub fn use_device(&mut self, device: &Device) {
+        self.place = Place::new(&mut self.backbone, device);
+    }
+
+    /// Where the network computes, in what numbers, and why not as asked for, if so: `on cuda:0 in fp16`, for instance.
+    pub fn placement(&self) -> String {
+        self.place.words(&self.backbone)
+    }
+
+    /// Whether the next pictures go through the network on a GPU.
+    pub fn on_gpu(&self) -> bool {
+        self.place.on_gpu(&self.backbone)
+    }
+
+    /// The numbers the network computes with, where it is now.
+    pub fn arithmetic(&self) -> Arithmetic {
+        self.place.arithmetic(&self.backbone)
     }
 
     /// The network, for features that stay on a GPU.
@@ -122,6 +149,7 @@ impl Embedder {
     pub fn describe(&self) -> String {
         let precision = match (self.precision(), self.computes_in()) {
             (Precision::F32, _) => String::new(),
+            (asked, _) if self.on_gpu() => format!(", {asked}"),
             (asked, used) if asked == used => format!(", {asked}"),
             (asked, used) => format!(", {used}: this processor has no {asked}"),
         };
@@ -143,7 +171,19 @@ impl Embedder {
     /// # Errors
     /// An input too small for the network.
     pub fn features(&self, input: ArrayView4<'_, f32>) -> Result<Vec<Array4<f32>>> {
-        Ok(self.backbone.features(input)?)
+        match self.maps(input)? {
+            Maps::Host(maps) => Ok(maps),
+            #[cfg(feature = "cuda")]
+            maps => maps.into_host().or_else(|error| self.place.give_up(&self.backbone, input, &error)),
+        }
+    }
+
+    /// As [`features`](Self::features), the maps being left where the network is.
+    ///
+    /// # Errors
+    /// As [`features`](Self::features).
+    pub fn maps(&self, input: ArrayView4<'_, f32>) -> Result<Maps> {
+        self.place.maps(&self.backbone, input)
     }
 
     /// Hands the features of all pictures to `sink`, `batch_size` at a time and in order; the next batch is decoded
@@ -158,6 +198,21 @@ impl Embedder {
         source: &dyn ImageSource,
         batch_size: usize,
         sink: &mut FeatureSink<'_, E>,
+    ) -> std::result::Result<(), E> {
+        self.stream_maps(session, task, source, batch_size, &mut |first, maps| sink(first, maps.into_host()?))
+    }
+
+    /// As [`stream`](Self::stream), the maps being left where the network is.
+    ///
+    /// # Errors
+    /// As [`stream`](Self::stream).
+    pub fn stream_maps<E: From<EmbedError> + Send>(
+        &self,
+        session: &Session<'_>,
+        task: &'static str,
+        source: &dyn ImageSource,
+        batch_size: usize,
+        sink: &mut MapSink<'_, E>,
     ) -> std::result::Result<(), E> {
         let (total, step) = (source.len(), batch_size.max(1));
         let progress = session.task(task, total);
@@ -174,7 +229,7 @@ impl Embedder {
                 return Err(EmbedError::from(self.uneven(source, first)).into());
             }
             let next = first + step;
-            let mut work = || sink(first, self.features(input.view())?);
+            let mut work = || sink(first, self.maps(input.view())?);
             let (done, loaded) = rayon::join(&mut work, || if next < total { load(next).map(Some) } else { Ok(None) });
             done?;
             progress.step(next.min(total) - first).map_err(EmbedError::from)?;
@@ -231,6 +286,6 @@ impl Embedder {
             }
             None => {}
         }
-        Ok(Embedder { backbone, preprocess, origin: identity.origin })
+        Ok(Embedder { backbone, place: Place::default(), preprocess, origin: identity.origin })
     }
 }

@@ -16,7 +16,12 @@
 
 mod embedder;
 mod error;
+mod maps;
+mod place;
 
-pub use blemish_backbone::{GpuPrecision, Precision};
-pub use embedder::{Embedder, FeatureSink};
+#[cfg(feature = "cuda")]
+pub use blemish_backbone::GpuMap;
+pub use blemish_backbone::Precision;
+pub use embedder::{Embedder, FeatureSink, MapSink};
 pub use error::{EmbedError, Result};
+pub use maps::Maps;

@@ -4,7 +4,8 @@
 use blemish_tensor::cuda::{Buffer, Cuda, Module, NoDevice, devices};
 use blemish_tensor::{Device, TensorError};
 
-const EMPTY: Module = Module { name: "empty", text: "// stamp\n.version 8.4\n.target sm_75\n.address_size 64\n" };
+const EMPTY: Module =
+    Module { name: "empty", text: "// stamp\n.version 8.4\n.target sm_75\n.address_size 64\n", tuned: &[] };
 
 fn open() -> Option<Cuda> {
     match Cuda::open(0) {

@@ -1,7 +1,7 @@
 #![allow(unsafe_code)]
 //! Convolutions on the GPU: dense ones as matrix products, and depthwise ones.
 
-use blemish_tensor::cuda::{Buffer, Cuda, Launch};
+use blemish_tensor::cuda::{Buffer, Cuda, Launch, Module};
 
 use super::{Activation, ConvSpec};
 use crate::KernelError;
@@ -39,7 +39,9 @@ const DEPTH: usize = 32;
 /// A tile of outputs that a block makes.
 struct Tile {
     kernel: &'static str,
-    side: usize,
+    /// Pixels and channels of a block.
+    rows: usize,
+    columns: usize,
     threads: u32,
     shared: u32,
 }
@@ -125,8 +127,8 @@ impl<T: Element> Conv<T> {
         let (module, kernel, weight) = match &self.weights {
             Weights::Dense { weight, depth } => {
                 let m = n * oh * ow;
-                let tile = self.tile(m, o);
                 let module = if T::LANES == 8 { CONV_80 } else { CONV };
+                let tile = self.tile(module, m, o)?;
                 let launch = cuda.launch(module, tile.kernel)?.input(input).input(weight).input(&self.bias);
                 let launch = match residual {
                     Some(map) => launch.input(map),
@@ -135,7 +137,7 @@ impl<T: Element> Conv<T> {
                 let launch = launch.output(output).int(m).int(h).int(w).int(c).int(oh).int(ow).int(o);
                 let launch = self.window(launch);
                 let launch = if T::LANES == 8 { launch.int(*depth) } else { launch };
-                let blocks = (grid(m, tile.side), grid(o, tile.side));
+                let blocks = (grid(m, tile.rows), grid(o, tile.columns));
                 // SAFETY: pixels and channels beyond m and o are neither read nor written; windows read inside the map of
                 // n h w c; the packed weights have kh kw c (or `depth`, a multiple of 32) times o numbers.
                 unsafe { launch.int(code(self.activation)).run(blocks, tile.threads, tile.shared) }?;
@@ -163,26 +165,26 @@ impl<T: Element> Conv<T> {
     }
 
     /// The large tile where it gives every multiprocessor a block.
-    fn tile(&self, m: usize, o: usize) -> Tile {
+    fn tile(&self, module: Module, m: usize, o: usize) -> CudaResult<Tile> {
         let point = self.spec.kernel == [1, 1] && self.spec.stride == [1, 1];
         let blocks = m.div_ceil(128) * o.div_ceil(128);
         let large = o > 64 && blocks >= self.cuda.info().multiprocessors as usize;
-        let (side, shared) = match (T::LANES == 8, large) {
-            (true, true) => (128, 65_536),
-            (true, false) => (64, 32_768),
-            (false, true) => (128, 16_896),
-            (false, false) => (64, 16_896),
+        if T::LANES != 8 {
+            let (kernel, side) = if large { ("conv_f32_128", 128) } else { ("conv_f32_64", 64) };
+            return Ok(Tile { kernel, rows: side, columns: side, threads: 256, shared: 16_896 });
+        }
+        let name = if large { "CONV_LARGE" } else { "CONV_SMALL" };
+        let [down, across, high, wide] = self.cuda.parameter(module, name)?;
+        let [stages] = self.cuda.parameter(module, "CONV_STAGES")?;
+        let (rows, columns) = (down * high * 16, across * wide * 8);
+        let kernel = match (point, large) {
+            (true, true) => "conv_f16_point_128",
+            (true, false) => "conv_f16_point_64",
+            (false, true) => "conv_f16_128",
+            (false, false) => "conv_f16_64",
         };
-        let kernel = match (T::LANES == 8, point, large) {
-            (true, true, true) => "conv_f16_point_128",
-            (true, true, false) => "conv_f16_point_64",
-            (true, false, true) => "conv_f16_128",
-            (true, false, false) => "conv_f16_64",
-            (false, _, true) => "conv_f32_128",
-            (false, _, false) => "conv_f32_64",
-        };
-        let threads = if T::LANES == 8 && !large { 128 } else { 256 };
-        Tile { kernel, side, threads, shared }
+        let (threads, shared) = ((down * across * 32) as u32, (stages * (rows + columns) * 2 * DEPTH) as u32);
+        Ok(Tile { kernel, rows, columns, threads, shared })
     }
 }
 

@@ -41,28 +41,14 @@ pub enum CudaError {
 /// Results of the GPU forms.
 pub type CudaResult<T> = Result<T, CudaError>;
 
-macro_rules! module {
-    ($name:literal) => {
-        Module { name: $name, text: include_str!(concat!("../../ptx/", $name, ".ptx")) }
-    };
+/// The modules, one for each PTX file; written by `cargo xtask ptx`.
+mod modules {
+    use super::Module;
+
+    include!("../../ptx/modules.rs");
 }
 
-pub(crate) const BLUR: Module = module!("blur.compute_75");
-pub(crate) const CONV: Module = module!("conv.compute_75");
-pub(crate) const CONV_80: Module = module!("conv.compute_80");
-pub(crate) const DEPTHWISE: Module = module!("depthwise.compute_75");
-pub(crate) const CEILING: Module = module!("ceiling.compute_75");
-pub(crate) const CEILING_80: Module = module!("ceiling.compute_80");
-pub(crate) const EMBED: Module = module!("embed.compute_75");
-pub(crate) const KCENTER: Module = module!("kcenter.compute_75");
-pub(crate) const MAHALANOBIS: Module = module!("mahalanobis.compute_75");
-pub(crate) const MOMENTS: Module = module!("moments.compute_75");
-pub(crate) const NEAREST: Module = module!("nearest.compute_75");
-pub(crate) const NEAREST_80: Module = module!("nearest.compute_80");
-pub(crate) const PAIRWISE: Module = module!("pairwise.compute_75");
-pub(crate) const POOL: Module = module!("pool.compute_75");
-pub(crate) const PROJECTION: Module = module!("projection.compute_75");
-pub(crate) const RESIZE: Module = module!("resize.compute_75");
+pub(crate) use modules::*;
 
 /// Threads of a block of the elementwise kernels.
 pub(crate) const THREADS: u32 = 256;

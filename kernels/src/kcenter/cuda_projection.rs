@@ -6,8 +6,6 @@ use crate::cuda::{CudaResult, PROJECTION, THREADS, check, grid};
 use crate::error::shape_error;
 
 const OP: &str = "sparse projection on a GPU";
-/// Rows of a block.
-const ROWS: usize = 8;
 
 /// The matrix of a [`SparseProjection`] on a GPU, which draws it there; the results are the same bits.
 pub struct Projection {
@@ -48,13 +46,14 @@ impl Projection {
             let wanted = format!("{n} >= 1 rows of {}, room for {end} rows of {}", self.in_dim, self.out_dim);
             return Err(shape_error(OP, wanted, (rows.len(), out.len())).into());
         }
-        let shared = 4 * ROWS * self.in_dim;
+        let [each] = self.cuda.parameter(PROJECTION, "PROJECTION_ROWS")?;
+        let shared = 4 * each * self.in_dim;
         let staged = shared <= self.cuda.info().shared_memory as usize;
         let launch = self.cuda.launch(PROJECTION, "projection_apply")?.input(rows).input(&self.entry);
         let launch = launch.input(&self.count).output(out).float(self.scale).int(first).int(n);
         let launch = launch.int(self.in_dim).int(self.out_dim).int(usize::from(staged));
-        // SAFETY: rows and room are there, as checked; entries are inputs; shared memory holds 8 rows where it is used.
-        unsafe { launch.run((grid(n, ROWS), 1), THREADS, if staged { shared as u32 } else { 0 }) }?;
+        // SAFETY: rows and room are there, as checked; entries are inputs; shared memory holds the rows of a block where it is used.
+        unsafe { launch.run((grid(n, each), 1), THREADS, if staged { shared as u32 } else { 0 }) }?;
         Ok(())
     }
 }

@@ -149,6 +149,8 @@ impl Gaussians {
         n: usize,
         out: &mut Buffer<f32>,
     ) -> CudaResult<()> {
+        let [warps] = self.cuda.parameter(MAHALANOBIS, "MAHALANOBIS_WARPS")?;
+        let warps = warps as u32;
         let mut parents = self.cuda.scratch::<f32>(1)?;
         for (i, (level, weight)) in self.tables.levels.iter().zip(weights).enumerate() {
             let mut sums = self.cuda.scratch::<f32>(level.groups.saturating_mul(n))?;
@@ -158,7 +160,7 @@ impl Gaussians {
             let launch = launch.int(n).int(self.tables.grid.0).int(self.tables.grid.1);
             // SAFETY: as above; weights have the level's rows of the triangle for each group, `sums` n values for each
             // group, `parents` those of the level before.
-            unsafe { launch.run(grid(level, n), 256, 128 + 16 * level.b as u32) }?;
+            unsafe { launch.run(grid(level, n), 32 * warps, 16 * (warps + level.b as u32)) }?;
             parents = sums;
         }
         Ok(())

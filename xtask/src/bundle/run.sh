@@ -95,10 +95,15 @@ task_bench() {
   local python code=0 peers=null
   gpu_here || [ -n "${BLEMISH_DRIVER+set}" ] || { skipped bench "there is no GPU"; return; }
   bin/gpu --out "$results/gpu.json" "$@" 2>"$results/gpu.log" || { code=1; tail -n 25 "$results/gpu.log" >&2; }
+  # Whole networks, unless words ask for something else.
+  echo null >"$results/networks.json"
+  if [ -x bin/gpu-backbone ] && [[ $# = 0 || " $* " == *network* ]]; then
+    bin/gpu-backbone --out "$results/networks.json" 2>>"$results/gpu.log" || { code=1; tail -n 25 "$results/gpu.log" >&2; }
+  fi
   if [ $code = 0 ]; then
     python=$(find_tool python3 "${PYTHON:-}")
     if [ -n "$python" ]; then
-      if "$python" peers/gpu_peers.py "$results/gpu.json" "$results/peers.json" >"$results/peers.md" 2>"$results/peers.log"; then
+      if "$python" peers/gpu_peers.py "$results/gpu.json" "$results/peers.json" "$results/networks.json" >"$results/peers.md" 2>"$results/peers.log"; then
         cat "$results/peers.md" >&2
         peers=$(cat "$results/peers.json")
       else
@@ -109,8 +114,8 @@ task_bench() {
       echo "SKIPPED: the formulas of PyTorch. There is no python3." >&2
     fi
   fi
-  printf '{"task":"bench","status":"%s","gpu":%s,"peers":%s}\n' "$(word $code)" \
-    "$(cat "$results/gpu.json" 2>/dev/null || echo null)" "$peers"
+  printf '{"task":"bench","status":"%s","gpu":%s,"networks":%s,"peers":%s}\n' "$(word $code)" \
+    "$(cat "$results/gpu.json" 2>/dev/null || echo null)" "$(cat "$results/networks.json")" "$peers"
   return $code
 }
 
@@ -123,6 +128,12 @@ task_tune() {
   for kernel in ${*:-$(ls variants)}; do
     for variant in variants/"$kernel"/*; do
       out=$results/tune/$kernel.$(basename "$variant").json
+      # Results first: the tests load the variant in place of what is built in.
+      if ! BLEMISH_PTX=$variant BLEMISH_REQUIRE_CUDA=1 bin/test-kernels-cuda --test-threads=1 >>"$results/tune.log" 2>&1; then
+        code=1
+        echo "FAILED: the results of $variant are wrong, see $results/tune.log" >&2
+        continue
+      fi
       bin/gpu --size real --kernel "$kernel" --ptx "$variant" --out "$out" >>"$results/tune.log" 2>&1 ||
         { code=1; rm -f "$out"; echo "FAILED: $variant, see $results/tune.log" >&2; }
     done

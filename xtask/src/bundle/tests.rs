@@ -7,13 +7,15 @@ fn only_gpu_targets_go_in() {
     let metadata = json!({"packages": [
         {"name": "blemish-a", "features": {"cuda": []},
             "targets": [target("cuda", "test"), target("gpu", "bench"), target("other", "test"), target("cuda", "lib")]},
+        {"name": "blemish-kernels", "features": {"cuda": []}, "targets": [target("gpu", "bench")]},
         {"name": "blemish-b", "features": {}, "targets": [target("cuda", "test")]},
     ]});
     let names: Vec<String> = programs(&metadata).into_iter().map(|p| p.name).collect();
-    assert_eq!(names, ["test-a-cuda", "gpu"]);
+    assert_eq!(names, ["test-a-cuda", "gpu-a", "gpu"]);
     let here = programs(&shell::metadata(&shell::root().unwrap()).unwrap());
     let names: Vec<&str> = here.iter().map(|p| p.name.as_str()).collect();
-    assert!(["test-kernels-cuda", "test-tensor-cuda", "gpu"].iter().all(|n| names.contains(n)), "{names:?}");
+    assert!(["test-kernels-cuda", "test-blemish-cuda", "gpu"].iter().all(|n| names.contains(n)), "{names:?}");
+    assert!(!names.iter().any(|name| name.contains("embedding")), "{names:?}");
 }
 
 #[test]

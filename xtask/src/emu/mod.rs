@@ -5,7 +5,7 @@
 //! 2. The Rust tests of the GPU code, and its benchmarks at toy sizes, on the stand-in driver, which runs the same kernels for
 //!    the committed PTX.
 //!
-//! With `--mutate`, faults are planted ([`mutate`]) and each has to be found.
+//! With `--mutate [FILE]...`, faults are planted ([`mutate`]) and each has to be found.
 
 mod mutate;
 mod program;
@@ -26,6 +26,8 @@ const LIMIT: Duration = Duration::from_secs(120);
 pub(crate) fn run(args: &[String]) -> Result<bool> {
     let mut args = args.to_vec();
     let mutate = shell::flag(&mut args, "--mutate");
+    // With --mutate, parts of the names of the files that get faults; all of them without.
+    let only = if mutate { std::mem::take(&mut args) } else { Vec::new() };
     shell::nothing_left("emu", &args)?;
     let root = shell::root()?;
     let Some(compiler) = compiler() else {
@@ -33,7 +35,7 @@ pub(crate) fn run(args: &[String]) -> Result<bool> {
         return Ok(true);
     };
     let place = Place { folder: shell::target_dir(&root)?.join("emu"), root, compiler };
-    if mutate { mutate::run(&place) } else { place.all() }
+    if mutate { mutate::run(&place, &only) } else { place.all() }
 }
 
 /// A C++20 compiler, if there is one for this machine's programs.
@@ -97,7 +99,14 @@ impl Place {
         let passed = passed.iter().all(|p| *p);
         Ok(self.rust_tests(
             &self.folder.join("driver"),
-            &["blemish-tensor", "blemish-kernels", "blemish-backbone", "blemish-detect-embedding"],
+            &[
+                "blemish-tensor",
+                "blemish-kernels",
+                "blemish-backbone",
+                "blemish-detect-embedding",
+                "blemish",
+                "blemish-cli",
+            ],
             None,
         )? && passed)
     }
@@ -108,7 +117,8 @@ impl Place {
             let mut command = shell::cargo(&self.root);
             command.args(["test", "--quiet", "--test", "cuda"]);
             if only.is_none() {
-                command.args(["--bench", "gpu"]);
+                // Benchmarks at toy sizes, and the program's `--device`.
+                command.args(["--bench", "gpu", "--test", "devices"]);
             }
             for package in packages {
                 command.args(["--package", package, "--features", &format!("{package}/cuda")]);

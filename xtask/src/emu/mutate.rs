@@ -166,6 +166,15 @@ const KERNELS: &[Fault] = &[
         "resize::mix(a, b, weight_x[x])",
         "resize::mix(b, a, weight_x[x])",
     ),
+    fault("ceiling.cu", "ceiling", "tail of a copy", "i < n; i += gridDim", "i < n - 1; i += gridDim"),
+    fault("ceiling.cu", "ceiling", "swapped arguments", "fmaf(x[i], factor, step)", "fmaf(x[i], step, factor)"),
+    fault(
+        "ceiling.cu",
+        "ceiling",
+        "place of a sum",
+        "x[i][e];\n  out[blockIdx.x * 256 +",
+        "x[i][e];\n  out[blockIdx.x * 255 +",
+    ),
     fault("embed.cu", "embed", "neighbourhood", "v <= y + 1 && v < h", "v < y + 1 && v < h"),
     fault("conv.cu", "conv", "lax wait for copies", "cp_wait<STAGES - 2>", "cp_wait<STAGES - 1>"),
     fault("conv.cu", "conv", "barrier after the wait", "2>();\n    __syncthreads();", "2>();"),
@@ -207,87 +216,100 @@ const KERNELS: &[Fault] = &[
 ];
 
 const LAUNCHES: &[Fault] = &[
-    fault("blur.cu", "blur_is_the_cpu_s", "swapped arguments", "int n, int h, int w,\n", "int n, int w, int h,\n"),
+    fault(
+        "blur.cu",
+        "imaging::blur_is_the_cpu_s",
+        "swapped arguments",
+        "int n, int h, int w,\n",
+        "int n, int w, int h,\n",
+    ),
     fault(
         "pairwise.cu",
-        "distances_are_the_cpu_s",
+        "nearest::distances_are_the_cpu_s",
         "swapped arguments",
         "const float* __restrict__ q, const float* __restrict__ b,",
         "const float* __restrict__ b, const float* __restrict__ q,",
     ),
     fault(
         "nearest.cu",
-        "nearest_rows_are_the_cpu_s_sieved_and_scanned",
+        "nearest::nearest_rows_are_the_cpu_s_sieved_and_scanned",
         "swapped arguments",
         "const float* __restrict__ query, const float* __restrict__ bank,",
         "const float* __restrict__ bank, const float* __restrict__ query,",
     ),
     fault(
+        "nearest.cu",
+        "nearest::banks_larger_than_the_budget_are_streamed_and_the_budget_holds",
+        "swapped arguments",
+        "int m, int n, int d, int k, int kept)",
+        "int m, int n, int d, int kept, int k)",
+    ),
+    fault(
         "kcenter.cu",
-        "picks_are_the_cpu_s",
+        "kcenter::picks_are_the_cpu_s",
         "swapped arguments",
         "int first,\n               int count, int n",
         "int count,\n               int first, int n",
     ),
     fault(
         "mahalanobis.cu",
-        "mahalanobis_distances_agree_with_the_cpu",
+        "mahalanobis::mahalanobis_distances_agree_with_the_cpu",
         "swapped arguments",
         "const float* __restrict__ map0, const float* __restrict__ map1, const float* __restrict__ map2,\n                     const float* __restrict__ map3, const int* __restrict__ shape, const uint32_t* __restrict__ channel,\n                     const float* __restrict__ mean, const uint64_t* __restrict__ mean_at, const int* __restrict__ mean_rows,\n                     const int* __restrict__ area, const uint32_t* __restrict__ ancestor, const float* __restrict__ weight,",
         "const float* __restrict__ map1, const float* __restrict__ map0, const float* __restrict__ map2,\n                     const float* __restrict__ map3, const int* __restrict__ shape, const uint32_t* __restrict__ channel,\n                     const float* __restrict__ mean, const uint64_t* __restrict__ mean_at, const int* __restrict__ mean_rows,\n                     const int* __restrict__ area, const uint32_t* __restrict__ ancestor, const float* __restrict__ weight,",
     ),
     fault(
         MOMENTS,
-        "fits_agree_with_the_cpu_s",
+        "mahalanobis::fits_agree_with_the_cpu_s",
         "swapped arguments",
         "int first, int n, int quads,",
         "int quads, int n, int first,",
     ),
     fault(
         "projection.cu",
-        "projections_are_the_cpu_s",
+        "kcenter::projections_are_the_cpu_s",
         "swapped arguments",
         "int first, int n, int in_dim",
         "int n, int first, int in_dim",
     ),
     fault(
         "resize.cu",
-        "resizes_are_the_cpu_s",
+        "imaging::resizes_are_the_cpu_s",
         "swapped arguments",
         "int out_h,\n                int out_w,",
         "int out_w,\n                int out_h,",
     ),
     fault(
         "embed.cu",
-        "embeddings_are_the_cpu_s",
+        "imaging::embeddings_are_the_cpu_s",
         "swapped arguments",
         "int pitch, int offset)",
         "int offset, int pitch)",
     ),
     fault(
         "conv.cu",
-        "convolutions_agree_with_the_cpu",
+        "network::convolutions_agree_with_the_cpu",
         "swapped arguments",
         "int m, int h, int w, int c, int oh, int ow,    ",
         "int m, int w, int h, int c, int oh, int ow,    ",
     ),
     fault(
         "conv.cu",
-        "convolutions_agree_with_the_cpu",
+        "network::convolutions_agree_with_the_cpu",
         "swapped arguments",
         "int kh, int kw, int sy, int sx, int top, int left, int act) {\n  conv::plain<64>",
         "int kh, int kw, int sx, int sy, int top, int left, int act) {\n  conv::plain<64>",
     ),
     fault(
         "depthwise.cu",
-        "convolutions_agree_with_the_cpu",
+        "network::convolutions_agree_with_the_cpu",
         "swapped arguments",
         "int oh, int ow,\n              int kh, int kw",
         "int ow, int oh,\n              int kh, int kw",
     ),
     fault(
         "pool.cu",
-        "pools_and_gates_agree_with_the_cpu",
+        "network::pools_and_gates_agree_with_the_cpu",
         "swapped arguments",
         "int n, int c, int o, int act)",
         "int n, int o, int c, int act)",
@@ -297,14 +319,17 @@ const LAUNCHES: &[Fault] = &[
 /// How long a faulty test may run; hanging is being found.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Plants every fault; whether each was found.
-pub(super) fn run(place: &Place) -> Result<bool> {
+/// Plants every fault, or those in files whose names have one of the words `only`; whether each was found.
+pub(super) fn run(place: &Place, only: &[String]) -> Result<bool> {
+    let asked = |fault: &&Fault| only.is_empty() || only.iter().any(|word| fault.file.contains(word.as_str()));
+    let numbered =
+        |faults: &'static [Fault]| -> Vec<(usize, &Fault)> { faults.iter().filter(asked).enumerate().collect() };
+    let (kernels, launches) = (numbered(KERNELS), numbered(LAUNCHES));
     // The tests as they are have to pass, or finding a fault would mean nothing.
-    if !place.all()? {
+    if !unharmed(place, only.is_empty(), &kernels, &launches)? {
         bail!("the tests fail without any planted fault");
     }
     let folder = place.folder.join("mutants");
-    let kernels: Vec<(usize, &Fault)> = KERNELS.iter().enumerate().collect();
     let found = parallel(&kernels, |(i, fault)| {
         let root = folder.join(i.to_string());
         plant(place, fault, &root)?;
@@ -326,7 +351,6 @@ pub(super) fn run(place: &Place) -> Result<bool> {
             .to_owned();
         Ok(report(fault, !outcome.passed, &word))
     })?;
-    let launches: Vec<(usize, &Fault)> = LAUNCHES.iter().enumerate().collect();
     let caught = parallel(&launches, |(i, fault)| {
         let root = folder.join(format!("launch{i}"));
         plant(place, fault, &root)?;
@@ -339,6 +363,29 @@ pub(super) fn run(place: &Place) -> Result<bool> {
     let count = found.iter().chain(&caught).filter(|f| **f).count();
     shell::step("mutate", &format!("{count} of {all} planted faults found"));
     Ok(count == all)
+}
+
+/// Whether the tests pass that the faults are looked for by.
+fn unharmed(place: &Place, all: bool, kernels: &[(usize, &Fault)], launches: &[(usize, &Fault)]) -> Result<bool> {
+    if all {
+        return place.all();
+    }
+    let print = fingerprint(&place.root.join("kernels"))?;
+    let mut tests: Vec<&str> = kernels.iter().map(|(_, fault)| fault.test).collect();
+    tests.sort_unstable();
+    tests.dedup();
+    let passed = parallel(&tests, |test| {
+        let program = Program::quick(&place.root, &place.folder.join("mutants/none"), test);
+        program.build(&place.compiler, &print)?;
+        Ok(program.run(LIMIT)?.passed)
+    })?;
+    let driver = Program::driver(&place.root, place.folder.join("driver"));
+    driver.build(&place.compiler, &print)?;
+    let mut launched = true;
+    for (_, fault) in launches {
+        launched &= place.rust_tests(&place.folder.join("driver"), &["blemish-kernels"], Some(fault.test))?;
+    }
+    Ok(passed.iter().all(|p| *p) && launched)
 }
 
 fn report(fault: &Fault, found: bool, word: &str) -> bool {

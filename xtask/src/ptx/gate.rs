@@ -7,7 +7,8 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use super::tools::Tools;
-use super::{Unit, shell};
+use super::tune::threads;
+use super::{Build, shell};
 
 /// What a kernel takes on a chip.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,25 +28,42 @@ impl fmt::Display for Usage {
 
 /// The most registers a kernel may take: what still lets two blocks of 256 threads run side by side, but for the sieve,
 /// whose tile is meant to fill a multiprocessor.
-fn budget(name: &str) -> u32 {
-    if name == "nearest_sieve" { 255 } else { 128 }
+fn budget(name: &str, threads: u32) -> u32 {
+    match threads {
+        _ if name == "nearest_sieve" => 255,
+        // As many for smaller blocks of which more run side by side.
+        1..256 => 255.min(128 * 256 / threads),
+        _ => 128,
+    }
+}
+
+/// Whether a kernel stays within its registers, without spills and local memory.
+pub(super) fn allows(usage: &Usage, threads: u32) -> bool {
+    usage.local == [0; 3] && usage.registers <= budget(&usage.name, threads)
 }
 
 /// Assembles everything and prints a table; whether all is within the budget.
-pub(super) fn run(root: &Path, tools: &Tools, units: &[Unit]) -> Result<bool> {
+pub(super) fn run(root: &Path, tools: &Tools, builds: &[Build]) -> Result<bool> {
     let Some(ptxas) = tools.ptxas() else {
         println!("SKIPPED: the register gate. There is no ptxas here; `cargo xtask fetch-nvrtc` fetches it.");
         return Ok(true);
     };
     let mut fine = true;
-    for unit in units {
+    for build in builds {
+        let path = build.ptx(root);
+        let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let mut table: Vec<(Usage, Vec<String>)> = Vec::new();
-        for chip in unit.chips() {
+        for chip in build.chips() {
             let chip = chip.to_string();
-            for usage in assemble(&ptxas, &unit.ptx(root), &chip, Path::new("/dev/null"))? {
-                if usage.local != [0; 3] || usage.registers > budget(&usage.name) {
+            for usage in assemble(&ptxas, &path, &chip, Path::new("/dev/null"))? {
+                let threads = threads(&text, &usage.name);
+                if !allows(&usage, threads) {
                     fine = false;
-                    println!("{} on sm_{chip}: {usage}; allowed: {} and none", usage.name, budget(&usage.name));
+                    println!(
+                        "{} on sm_{chip}: {usage}; allowed: {} and none",
+                        usage.name,
+                        budget(&usage.name, threads)
+                    );
                 }
                 let cell = format!("{chip}:{}", usage.registers);
                 match table.iter_mut().find(|(u, _)| u.name == usage.name) {
@@ -55,7 +73,7 @@ pub(super) fn run(root: &Path, tools: &Tools, units: &[Unit]) -> Result<bool> {
             }
         }
         for (usage, cells) in table {
-            shell::step("ptxas", &format!("{:<22} {} registers on {}", usage.name, unit.target, cells.join(" ")));
+            shell::step("ptxas", &format!("{:<22} {} registers on {}", usage.name, build.unit.target, cells.join(" ")));
         }
     }
     shell::step("ptxas", if fine { "no spills, no local memory, within budget" } else { "over budget" });

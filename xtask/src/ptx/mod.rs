@@ -6,6 +6,7 @@
 //! | [`stamp`] | says of a PTX file what it was made from, so that a stale one is found without a compiler |
 //! | [`gate`] | assembles for every chip; registers, spills, local memory |
 //! | [`tune`] | variants of a kernel's compile-time parameters, timed or ranked |
+//! | [`tuned`] | those parameters, the best values of each chip, the files that follow from them |
 //! | [`occupancy`] | how much of a kernel a multiprocessor holds at a time |
 //!
 //! The compiler is NVRTC of one exact version, so the same source gives the same bytes on every machine; it needs neither
@@ -17,6 +18,7 @@ mod occupancy;
 mod stamp;
 mod tools;
 pub(crate) mod tune;
+mod tuned;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -25,11 +27,15 @@ use anyhow::{Context, Result, bail};
 
 use crate::shell;
 use tools::Tools;
+use tuned::{Build, Variant};
 
 /// What the compiler is told for every kernel. Nothing may be contracted: a fused multiply-add is written as one.
 const FLAGS: [&str; 2] = ["--std=c++17", "--fmad=false"];
 
-/// A PTX file to make.
+/// The Rust source that names the PTX files.
+const MODULES: &str = "modules.rs";
+
+/// What a PTX file is made from.
 #[derive(Clone, Copy, Debug)]
 struct Unit {
     /// Stem of the source.
@@ -107,7 +113,7 @@ pub(crate) fn run(task: &str, args: &[String]) -> Result<bool> {
             let check = shell::flag(&mut args, "--check");
             shell::nothing_left(task, &args)?;
             let passed = if check { verify(&root, &tools)? } else { write(&root, &tools)? };
-            Ok(gate::run(&root, &tools, &UNITS)? && passed)
+            Ok(gate::run(&root, &tools, &tuned::builds(&root)?)? && passed)
         }
     }
 }
@@ -117,62 +123,79 @@ fn write(root: &Path, tools: &Tools) -> Result<bool> {
     if tools.nvrtc().is_none() {
         bail!("there is no NVRTC {}; `cargo xtask fetch-nvrtc` fetches it", tools::NVRTC);
     }
-    for unit in UNITS {
-        let text = compile(root, tools, unit)?;
-        let path = unit.ptx(root);
-        let old = std::fs::read_to_string(&path).unwrap_or_default();
-        if old == text {
-            shell::step("ptx", &format!("{:<28} unchanged", unit.file_name()));
+    let builds = tuned::builds(root)?;
+    let files = builds.iter().map(|build| Ok((build.file_name(), compile(root, tools, build)?)));
+    let files: Vec<(String, String)> = files.collect::<Result<_>>()?;
+    for (name, text) in files.iter().chain([&(MODULES.to_owned(), tuned::modules(&builds))]) {
+        let path = root.join("kernels/ptx").join(name);
+        if std::fs::read_to_string(&path).unwrap_or_default() == *text {
+            shell::step("ptx", &format!("{name:<28} unchanged"));
         } else {
-            std::fs::write(&path, &text).with_context(|| format!("cannot write {}", path.display()))?;
-            shell::step("ptx", &format!("{:<28} written, {} bytes", unit.file_name(), text.len()));
+            std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+            shell::step("ptx", &format!("{name:<28} written, {} bytes", text.len()));
         }
     }
+    // Files of parameters that are not the best any more.
+    for name in listed(root)?.into_iter().filter(|name| !builds.iter().any(|b| b.file_name() == *name)) {
+        std::fs::remove_file(root.join("kernels/ptx").join(&name)).with_context(|| format!("cannot remove {name}"))?;
+        shell::step("ptx", &format!("{name:<28} removed"));
+    }
     Ok(true)
+}
+
+/// The names of all PTX files there are.
+fn listed(root: &Path) -> Result<Vec<String>> {
+    let entries = std::fs::read_dir(root.join("kernels/ptx")).context("cannot list kernels/ptx")?;
+    let names = entries.map(|e| Ok(e?.file_name().to_string_lossy().into_owned()));
+    let names: Vec<String> = names.collect::<std::io::Result<_>>().context("cannot list kernels/ptx")?;
+    Ok(names.into_iter().filter(|name| name.ends_with(".ptx")).collect())
 }
 
 /// Whether every committed file is what its source gives: byte for byte if the compiler is here, else by its stamp.
 fn verify(root: &Path, tools: &Tools) -> Result<bool> {
     let rebuild = tools.nvrtc().is_some();
+    let builds = tuned::builds(root)?;
     let mut fine = true;
-    for unit in UNITS {
-        let path = unit.ptx(root);
+    for build in &builds {
+        let path = build.ptx(root);
         let committed = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        let fault = match stamp::check(&committed, &stamp::of_source(root, unit)?) {
+        let fault = match stamp::check(&committed, &stamp::of_source(root, build)?) {
             Err(fault) => Some(fault),
-            Ok(()) if rebuild && compile(root, tools, unit)? != committed => {
+            Ok(()) if rebuild && compile(root, tools, build)? != committed => {
                 Some("differs from what it compiles to".into())
             }
             Ok(()) => None,
         };
         if let Some(fault) = &fault {
             fine = false;
-            println!("{}: {fault}; run `cargo xtask ptx`", unit.file_name());
+            println!("{}: {fault}; run `cargo xtask ptx`", build.file_name());
         }
     }
-    let known: Vec<String> = UNITS.iter().map(|u| u.file_name()).collect();
-    for entry in std::fs::read_dir(root.join("kernels/ptx")).context("cannot list kernels/ptx")? {
-        let name = entry?.file_name().to_string_lossy().into_owned();
-        if name.ends_with(".ptx") && !known.contains(&name) {
+    for name in listed(root)? {
+        if !builds.iter().any(|b| b.file_name() == name) {
             fine = false;
             println!("{name}: comes from no source");
         }
     }
+    if std::fs::read_to_string(root.join("kernels/ptx").join(MODULES)).unwrap_or_default() != tuned::modules(&builds) {
+        fine = false;
+        println!("{MODULES}: does not name the files there are; run `cargo xtask ptx`");
+    }
     let how =
         if rebuild { "rebuilt byte for byte" } else { "stamps alone: NVRTC is not here (cargo xtask fetch-nvrtc)" };
-    shell::step("ptx", &format!("{} files, {how}", UNITS.len()));
+    shell::step("ptx", &format!("{} files, {how}", builds.len()));
     Ok(fine)
 }
 
 /// One PTX file, stamp included.
-fn compile(root: &Path, tools: &Tools, unit: Unit) -> Result<String> {
-    let out = tools.folder().join(unit.file_name());
-    let text = translate(root, tools, unit, &[], &out)?;
-    Ok(stamp::with(&stamp::of_source(root, unit)?, &text))
+fn compile(root: &Path, tools: &Tools, build: &Build) -> Result<String> {
+    let out = tools.folder().join(build.file_name());
+    let text = translate(root, tools, build.unit, &build.define, &out)?;
+    Ok(stamp::with(&stamp::of_source(root, build)?, &text))
 }
 
-/// The PTX of a unit under more definitions, without a stamp.
-fn translate(root: &Path, tools: &Tools, unit: Unit, define: &[(String, String)], out: &Path) -> Result<String> {
+/// The PTX of a unit with other values of its parameters, without a stamp; also left in the file `out`.
+fn translate(root: &Path, tools: &Tools, unit: Unit, define: &Variant, out: &Path) -> Result<String> {
     let nvrtc = tools.nvrtc().context("no NVRTC")?;
     let mut command = Command::new(tools.compiler(root)?);
     command.arg(nvrtc).arg(unit.source(root)).arg(out).args(unit.flags());
@@ -182,7 +205,10 @@ fn translate(root: &Path, tools: &Tools, unit: Unit, define: &[(String, String)]
     if !tools::NVRTC.starts_with(&format!("{}.", version.trim())) {
         bail!("NVRTC is {}, not {}: it would write other bytes", version.trim(), tools::NVRTC);
     }
-    std::fs::read_to_string(out).with_context(|| format!("cannot read {}", out.display()))
+    let text = std::fs::read_to_string(out).with_context(|| format!("cannot read {}", out.display()))?;
+    let text = tuned::line(&tuned::parameters(&tuned::source(root, unit)?)?, define) + &text;
+    std::fs::write(out, &text).with_context(|| format!("cannot write {}", out.display()))?;
+    Ok(text)
 }
 
 /// Prints registers, shared memory and disassembly of one kernel.
@@ -219,10 +245,10 @@ mod tests {
     #[test]
     fn committed_ptx_belongs_to_its_source() {
         let root = shell::root().unwrap();
-        for unit in UNITS {
-            let text = std::fs::read_to_string(unit.ptx(&root)).unwrap();
-            let fault = stamp::check(&text, &stamp::of_source(&root, unit).unwrap());
-            assert_eq!(fault, Ok(()), "{}: run `cargo xtask ptx`", unit.file_name());
+        for build in tuned::builds(&root).unwrap() {
+            let (unit, text) = (build.unit, std::fs::read_to_string(build.ptx(&root)).unwrap());
+            let fault = stamp::check(&text, &stamp::of_source(&root, &build).unwrap());
+            assert_eq!(fault, Ok(()), "{}: run `cargo xtask ptx`", build.file_name());
             assert!(text.contains(&format!(".target sm_{}", unit.target.trim_start_matches("compute_"))));
         }
     }

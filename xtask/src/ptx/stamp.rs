@@ -8,11 +8,13 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 
-use super::{Unit, tools};
+use super::{Build, tools};
 
-/// The hash of what a unit is made from.
-pub(super) fn of_source(root: &Path, unit: Unit) -> Result<String> {
-    let mut parts = vec![format!("nvrtc {} {}", tools::NVRTC, unit.flags().join(" "))];
+/// The hash of what a file is made from.
+pub(super) fn of_source(root: &Path, build: &Build) -> Result<String> {
+    let unit = build.unit;
+    let define = build.define.iter().map(|(name, value)| format!(" {name}={value}")).collect::<String>();
+    let mut parts = vec![format!("nvrtc {} {}{define}", tools::NVRTC, unit.flags().join(" "))];
     let mut names = vec![format!("{}.cu", unit.name)];
     let mut at = 0;
     while let Some(name) = names.get(at).cloned() {

@@ -1,17 +1,9 @@
-//! `cargo xtask tune KERNEL`: variants of the parameters that a kernel's source declares, timed on the GPU or, without one,
-//! ranked by what the assembler says of them.
+//! `cargo xtask tune KERNEL [--dry-run]`: every choice of the parameters that a kernel's source declares ([`tuned`]), compiled,
+//! ranked by what the assembler says of it and, on a GPU, checked against the CPU and timed beside the committed one.
 //!
-//! A parameter is declared at the head of `kernels/cu/KERNEL.cu` with the values to try; the launch code must not depend on
-//! it:
-//!
-//! ```text
-//! #ifndef NEAREST_STAGES  // tune: 2 3 4
-//! #define NEAREST_STAGES 4
-//! #endif
-//! ```
-//!
-//! What was timed goes to `kernels/tuned.json`, the best of each chip. Nothing reads that file by itself: a value that wins
-//! on the chips that matter becomes the default in the source.
+//! Choices that spill, or that take more registers or shared memory than the gate or the chip allows, are dropped. The best of
+//! each chip goes to `kernels/tuned.json`; `cargo xtask ptx` then makes a PTX file with these values for that chip, and the
+//! launch code takes it there.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -20,32 +12,17 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value, json};
 
 use super::tools::Tools;
+use super::tuned::{Parameter, TABLE, Variant, parameters, source, table};
 use super::{UNITS, Unit, gate, occupancy, translate};
 use crate::{bundle, shell};
 
-/// Where the best of each chip is kept.
-const TABLE: &str = "kernels/tuned.json";
-/// Dynamic shared bytes of kernels at the usual shapes; the others take none.
-const SHARED: [(&str, u32); 7] = [
-    ("kcenter_greedy", 100_000),
-    ("kcenter_threshold", 4096),
-    ("kcenter_update", 8192),
-    ("mahalanobis_low_rank", 8800),
-    ("mahalanobis_triangle", 8928),
-    ("nearest_sieve", 98_304),
-    ("pairwise_squared", 8192),
-];
-
-/// A parameter: its name, the value the source has, the values to try.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Parameter {
+/// A choice, compiled.
+struct Compiled {
     name: String,
-    default: String,
-    values: Vec<String>,
+    /// Whether it is the committed one.
+    usual: bool,
+    folder: PathBuf,
 }
-
-/// One choice of values.
-type Variant = Vec<(String, String)>;
 
 pub(crate) fn run(args: &[String]) -> Result<bool> {
     let mut args = args.to_vec();
@@ -56,16 +33,18 @@ pub(crate) fn run(args: &[String]) -> Result<bool> {
         shell::nothing_left("tune", &args)?;
         return record(&root, &timings(Path::new(&folder))?);
     }
+    let dry = shell::flag(&mut args, "--dry-run");
     let [kernel] = args.as_slice() else {
         bail!("tune wants one kernel: {}", sources(&root)?.join(", "));
     };
     let tools = Tools::open(&root)?;
     let folder = tools.folder().join("tune");
     let variants = write(&root, &tools, kernel, &folder.join(kernel))?;
-    rank(&tools, kernel, &arch, &variants)?;
-    if !bundle::gpu_is_here() {
+    let variants = rank(&tools, kernel, &arch, variants)?;
+    if dry || !bundle::gpu_is_here() {
+        let why = if dry { "as asked" } else { "there is no GPU here" };
         println!(
-            "\nNOTHING WAS TIMED: there is no GPU here. The order above is by spills, occupancy and registers alone.\n\
+            "\nNOTHING WAS TIMED, {why}. The order above is by spills, occupancy and registers alone.\n\
              `cargo xtask bundle` packs these variants; its `run.sh tune` times them elsewhere."
         );
         return Ok(true);
@@ -76,13 +55,30 @@ pub(crate) fn run(args: &[String]) -> Result<bool> {
         std::fs::remove_dir_all(&results).with_context(|| format!("cannot empty {}", results.display()))?;
     }
     std::fs::create_dir_all(&results).with_context(|| format!("cannot make {}", results.display()))?;
-    for (name, _, ptx) in &variants {
+    for Compiled { name, folder, .. } in &variants {
+        let mut test = shell::cargo(&root);
+        test.args([
+            "test",
+            "--quiet",
+            "--release",
+            "--package",
+            "blemish-kernels",
+            "--features",
+            "cuda",
+            "--test",
+            "cuda",
+        ]);
+        // The tests load what lies there in place of the committed PTX.
+        if !shell::passes(test.env("BLEMISH_PTX", folder).env("BLEMISH_REQUIRE_CUDA", "1"))? {
+            println!("{name}: left out, its results are wrong");
+            continue;
+        }
         shell::step("tune", name);
         let out = results.join(format!("{kernel}.{name}.json"));
         let mut command = Command::new(&bench);
-        command.args(["--size", "real", "--kernel", kernel, "--ptx"]).arg(ptx).arg("--out").arg(&out);
+        command.args(["--size", "real", "--kernel", kernel, "--ptx"]).arg(folder).arg("--out").arg(&out);
         if !shell::passes(&mut command)? {
-            bail!("{name} does not run");
+            println!("{name}: left out, it does not run");
         }
     }
     record(&root, &timings(&results)?)
@@ -111,29 +107,6 @@ pub(crate) fn write_all(root: &Path, folder: &Path) -> Result<bool> {
     Ok(true)
 }
 
-fn source(root: &Path, unit: Unit) -> Result<String> {
-    let path = unit.source(root);
-    std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
-}
-
-/// The parameters that a source declares.
-fn parameters(source: &str) -> Result<Vec<Parameter>> {
-    let mut found = Vec::new();
-    let mut lines = source.lines();
-    while let Some(line) = lines.next() {
-        let Some((name, values)) = line.strip_prefix("#ifndef ").and_then(|l| l.split_once("// tune:")) else {
-            continue;
-        };
-        let name = name.trim().to_owned();
-        let values: Vec<String> = values.split_whitespace().map(str::to_owned).collect();
-        let default = lines.next().and_then(|l| l.strip_prefix("#define ")?.strip_prefix(name.as_str()));
-        let default = default.map(|d| d.trim().to_owned()).filter(|d| values.contains(d));
-        let default = default.with_context(|| format!("the default of {name} is none of the values to try"))?;
-        found.push(Parameter { name, default, values });
-    }
-    Ok(found)
-}
-
 /// Every choice of values, the defaults first.
 fn choices(parameters: &[Parameter]) -> Vec<Variant> {
     let mut all: Vec<Variant> = vec![Vec::new()];
@@ -156,8 +129,8 @@ fn label(variant: &Variant) -> String {
     words.join("+")
 }
 
-/// Compiles all variants of a kernel's units; label, whether it is the default, and folder of each.
-fn write(root: &Path, tools: &Tools, kernel: &str, folder: &Path) -> Result<Vec<(String, bool, PathBuf)>> {
+/// Compiles all variants of a kernel's units, the committed one first.
+fn write(root: &Path, tools: &Tools, kernel: &str, folder: &Path) -> Result<Vec<Compiled>> {
     let units: Vec<Unit> = UNITS.into_iter().filter(|u| u.name == kernel).collect();
     let parameters = match units.first() {
         Some(unit) => parameters(&source(root, *unit)?)?,
@@ -169,57 +142,136 @@ fn write(root: &Path, tools: &Tools, kernel: &str, folder: &Path) -> Result<Vec<
     if tools.nvrtc().is_none() {
         bail!("there is no NVRTC; `cargo xtask fetch-nvrtc` fetches it");
     }
-    let mut written = Vec::new();
+    let (mut written, mut refused) = (Vec::new(), 0);
     for (i, variant) in choices(&parameters).iter().enumerate() {
         let name = label(variant);
         let place = folder.join(&name);
         std::fs::create_dir_all(&place).with_context(|| format!("cannot make {}", place.display()))?;
-        for unit in &units {
-            translate(root, tools, *unit, variant, &place.join(unit.file_name()))?;
+        let made = units
+            .iter()
+            .try_for_each(|unit| translate(root, tools, *unit, variant, &place.join(unit.file_name())).map(drop));
+        match made {
+            // The source itself says which values do not go together.
+            Err(error) if i > 0 && format!("{error:#}").contains("static assertion failed") => {
+                std::fs::remove_dir_all(&place).with_context(|| format!("cannot empty {}", place.display()))?;
+                refused += 1;
+                continue;
+            }
+            made => made?,
         }
-        written.push((name, i == 0, place));
+        written.push(Compiled { name, usual: i == 0, folder: place });
+    }
+    if refused > 0 {
+        shell::step("tune", &format!("{kernel}: {refused} choices left out, whose values the source refuses together"));
     }
     Ok(written)
 }
 
-/// Prints what each variant takes on a chip, the most promising first. Of variants that give a kernel the same code one is
-/// shown; kernels that no parameter changes are not.
-fn rank(tools: &Tools, kernel: &str, arch: &str, variants: &[(String, bool, PathBuf)]) -> Result<()> {
+/// Prints what each variant takes on a chip, the most promising first, and gives those that may be used. Of variants that give
+/// a kernel the same code one is shown; kernels that no parameter changes are not.
+fn rank(tools: &Tools, kernel: &str, arch: &str, variants: Vec<Compiled>) -> Result<Vec<Compiled>> {
     let chip = occupancy::chip(arch).with_context(|| format!("no such chip: {arch}"))?;
     let Some(ptxas) = tools.ptxas() else {
         println!("SKIPPED: registers and occupancy. There is no ptxas here; `cargo xtask fetch-nvrtc` fetches it.");
-        return Ok(());
+        return Ok(variants);
     };
-    let unit = UNITS.into_iter().rev().find(|u| u.name == kernel && u.chips().iter().any(|c| c.to_string() == arch));
-    let unit = unit.with_context(|| format!("'{kernel}' is not built for {arch}"))?;
-    let mut rows: Vec<(String, gate::Usage, u32, u32, String)> = Vec::new();
+    let units = UNITS.into_iter().filter(|u| u.name == kernel && u.chips().iter().any(|c| c.to_string() == arch));
+    let units: Vec<Unit> = units.collect();
+    let mut rows: Vec<Row> = Vec::new();
     let mut seen: Vec<(String, String)> = Vec::new();
-    for (name, usual, folder) in variants {
-        let path = folder.join(unit.file_name());
-        let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        for usage in gate::assemble(&ptxas, &path, arch, Path::new("/dev/null"))? {
-            let code = (usage.name.clone(), body(&text, &usage.name).to_owned());
-            if seen.contains(&code) {
-                continue;
+    let (mut fit, all) = (Vec::new(), variants.len());
+    for variant in variants {
+        let (mut fits, mut kernels) = (true, Vec::new());
+        // Of a kernel that is in several files the one for the newest chips is used.
+        for unit in units.iter().rev() {
+            let path = variant.folder.join(unit.file_name());
+            let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+            for usage in gate::assemble(&ptxas, &path, arch, Path::new("/dev/null"))? {
+                if kernels.contains(&usage.name) {
+                    continue;
+                }
+                kernels.push(usage.name.clone());
+                let (threads, shared) = (threads(&text, &usage.name), shared(&text, &usage.name));
+                let (blocks, percent) = occupancy::of(chip, usage.registers, threads, shared);
+                let good = gate::allows(&usage, threads) && blocks > 0;
+                fits &= good;
+                let code = (usage.name.clone(), format!("{shared} {}", body(&text, &usage.name)));
+                if !seen.contains(&code) {
+                    seen.push(code);
+                    let mark = if !good {
+                        " (dropped)"
+                    } else if variant.usual {
+                        " (as it is)"
+                    } else {
+                        ""
+                    };
+                    rows.push(Row { usage, shared, blocks, percent, variant: format!("{}{mark}", variant.name) });
+                }
             }
-            seen.push(code);
-            let shared = SHARED.iter().find(|(k, _)| *k == usage.name).map_or(0, |(_, bytes)| *bytes);
-            let (blocks, percent) = occupancy::of(chip, usage.registers, threads(&text, &usage.name), shared);
-            let name = if *usual { format!("{name} (as it is)") } else { name.clone() };
-            rows.push((usage.name.clone(), usage, blocks, percent, name));
+        }
+        if fits || variant.usual {
+            fit.push(variant);
         }
     }
-    let varies = |kernel: &str| rows.iter().filter(|r| r.0 == kernel).count() > 1;
-    let mut shown: Vec<_> = rows.iter().filter(|r| varies(&r.0)).collect();
-    shown.sort_by_key(|r| (r.0.clone(), r.1.local.iter().sum::<u32>(), std::cmp::Reverse(r.3), r.1.registers));
-    println!("| kernel on sm_{arch} | variant | registers | local bytes | blocks a multiprocessor | occupancy |");
-    println!("|---|---|---:|---:|---:|---:|");
-    for (name, usage, blocks, percent, variant) in shown {
+    let varies = |kernel: &str| rows.iter().filter(|r| r.usage.name == kernel).count() > 1;
+    let mut shown: Vec<_> = rows.iter().filter(|r| varies(&r.usage.name)).collect();
+    shown.sort_by_key(|r| {
+        let u = &r.usage;
+        (u.name.clone(), u.local.iter().sum::<u32>(), std::cmp::Reverse(r.percent), u.registers)
+    });
+    println!("| kernel on sm_{arch} | variant | registers | local bytes | shared bytes | blocks | occupancy |");
+    println!("|---|---|---:|---:|---:|---:|---:|");
+    for Row { usage, shared, blocks, percent, variant } in shown {
         let local = usage.local.iter().sum::<u32>();
-        println!("| {name} | {variant} | {} | {local} | {blocks} | {percent} % |", usage.registers);
+        println!("| {} | {variant} | {} | {local} | {shared} | {blocks} | {percent} % |", usage.name, usage.registers);
     }
-    println!("\n{} variants compiled; those that change nothing of a kernel are left out.", variants.len());
-    Ok(())
+    println!(
+        "\n{all} variants compiled, {} within the budget of registers, local and shared memory. Variants that give a kernel \
+         the same code are shown once; blocks are those of a multiprocessor.",
+        fit.len()
+    );
+    Ok(fit)
+}
+
+/// What a kernel of a variant takes.
+struct Row {
+    usage: gate::Usage,
+    shared: u32,
+    blocks: u32,
+    percent: u32,
+    variant: String,
+}
+
+/// Dynamic shared bytes of a kernel at the usual shapes, from the parameters its file was made with.
+fn shared(ptx: &str, kernel: &str) -> u32 {
+    let number = |name: &str| -> Vec<u32> {
+        let value = ptx.split_once(&format!(" {name}=")).map_or("", |(_, tail)| tail);
+        let value = value.split([' ', '\n']).next().unwrap_or_default();
+        value.split(',').filter_map(|n| n.parse().ok()).collect()
+    };
+    let one = |name: &str| number(name).first().copied().unwrap_or(0);
+    let cores = |name: &str| match number(name)[..] {
+        [down, across, high, wide] => one("CONV_STAGES") * (down * high * 16 + across * wide * 8) * 64,
+        _ => 0,
+    };
+    match kernel {
+        "conv_f32_128" | "conv_f32_64" => 16_896,
+        "conv_f16_128" | "conv_f16_point_128" => cores("CONV_LARGE"),
+        "conv_f16_64" | "conv_f16_point_64" => cores("CONV_SMALL"),
+        "kcenter_greedy" => 100_000,
+        "kcenter_threshold" => 4096,
+        "kcenter_update" | "pairwise_squared" => 8192,
+        // Of 550 channels.
+        "mahalanobis_low_rank" => 8800,
+        "mahalanobis_triangle" => 8800 + 16 * one("MAHALANOBIS_WARPS"),
+        // Of 550 channels and four pictures.
+        "moments_add_f32" | "moments_add_f64" => 8800,
+        "moments_factor" => 33_792,
+        "nearest_sieve" => one("NEAREST_STAGES") * (one("NEAREST_ROWS") + 256) * 64,
+        // Of 1536 inputs.
+        "projection_apply" => 4 * 1536 * one("PROJECTION_ROWS"),
+        _ => 0,
+    }
 }
 
 /// The code of a kernel.
@@ -229,7 +281,7 @@ fn body<'a>(ptx: &'a str, kernel: &str) -> &'a str {
 }
 
 /// Threads of a block, as the PTX has them.
-fn threads(ptx: &str, kernel: &str) -> u32 {
+pub(super) fn threads(ptx: &str, kernel: &str) -> u32 {
     let head = body(ptx, kernel).split('{').next().unwrap_or_default();
     let number = head.split(".maxntid").nth(1).and_then(|t| t.trim().split(',').next()?.trim().parse().ok());
     number.unwrap_or(256)
@@ -250,8 +302,7 @@ fn timings(folder: &Path) -> Result<Vec<(String, String, String, f64)>> {
         if run["emulated"] == true {
             bail!("{} comes from the stand-in driver, whose times mean nothing", path.display());
         }
-        let chip =
-            format!("sm_{} {}", run["chip"].as_str().unwrap_or_default(), run["gpu"].as_str().unwrap_or_default());
+        let chip = format!("sm_{}", run["chip"].as_str().unwrap_or_default());
         let rows = run["rows"].as_array().into_iter().flatten();
         let parts = rows.flat_map(|r| r["kernels"].as_array().into_iter().flatten());
         let own = parts.filter(|k| k["kernel"].as_str().is_some_and(|k| k.starts_with(kernel)));
@@ -270,10 +321,7 @@ fn timings(folder: &Path) -> Result<Vec<(String, String, String, f64)>> {
 /// Prints timings, best first, and enters the best of each chip and kernel into the table.
 fn record(root: &Path, timings: &[(String, String, String, f64)]) -> Result<bool> {
     let path = root.join(TABLE);
-    let mut table: Map<String, Value> = match std::fs::read_to_string(&path) {
-        Ok(text) => serde_json::from_str(&text).with_context(|| format!("{} is no JSON", path.display()))?,
-        Err(_) => Map::new(),
-    };
+    let mut table = table(root)?;
     println!("\n| chip | kernel | variant | time of its kernels, ms |\n|---|---|---|---:|");
     let mut last = None;
     for (chip, kernel, variant, ms) in timings {
@@ -289,7 +337,7 @@ fn record(root: &Path, timings: &[(String, String, String, f64)]) -> Result<bool
     }
     std::fs::write(&path, format!("{:#}\n", Value::Object(table)))
         .with_context(|| format!("cannot write {}", path.display()))?;
-    shell::step("tune", &format!("the best of each is in {TABLE}"));
+    shell::step("tune", &format!("the best of each is in {TABLE}; `cargo xtask ptx` makes their files"));
     Ok(true)
 }
 
@@ -316,7 +364,9 @@ mod tests {
         let root = shell::root().unwrap();
         let names = sources(&root).unwrap();
         assert!(
-            ["kcenter", "mahalanobis", "nearest", "pairwise"].iter().all(|n| names.iter().any(|k| k == n)),
+            ["conv", "kcenter", "mahalanobis", "moments", "nearest", "pairwise", "projection"]
+                .iter()
+                .all(|n| names.iter().any(|k| k == n)),
             "{names:?}"
         );
         for unit in UNITS {
@@ -325,6 +375,14 @@ mod tests {
                 assert!(text.matches(&p.name).count() >= 3, "{}: {} is declared and not used", unit.name, p.name);
             }
         }
+    }
+
+    #[test]
+    fn shared_memory_follows_from_the_parameters() {
+        let ptx = "// tuned NEAREST_STAGES=3 NEAREST_ROWS=64\n.version 8.4\n";
+        assert_eq!(shared(ptx, "nearest_sieve"), 3 * 320 * 64);
+        let ptx = "// tuned CONV_LARGE=2,4,4,4 CONV_SMALL=2,2,2,4 CONV_STAGES=4\n";
+        assert_eq!((shared(ptx, "conv_f16_128"), shared(ptx, "conv_f16_64"), shared(ptx, "x")), (65_536, 32_768, 0));
     }
 
     #[test]
@@ -350,7 +408,7 @@ mod tests {
         std::fs::write(root.join("nearest.A=3+B=2.json"), run(1.0, true).to_string()).unwrap();
         let refused = timings(&root).is_err();
         std::fs::remove_dir_all(&root).unwrap();
-        assert_eq!(table["sm_90 X"]["nearest"], json!({"best": {"A": "2", "B": "256,4"}, "ms": 2.0}));
+        assert_eq!(table["sm_90"]["nearest"], json!({"best": {"A": "2", "B": "256,4"}, "ms": 2.0}));
         assert!(refused);
     }
 }

@@ -1,6 +1,7 @@
 //! Which device computes.
 
 use blemish_tensor::Device;
+use ndarray::{Array4, ArrayView4};
 
 use super::Backbone;
 use crate::Result;
@@ -26,22 +27,37 @@ impl Backbone {
     /// # Errors
     /// [`BackboneError::Gpu`](crate::BackboneError) or `Tensor` if the memory budget is too small or the chip cannot do fp16 on
     /// tensor cores; never for the CPU.
-    pub fn with_device(self, device: &Device, precision: GpuPrecision) -> Result<Self> {
+    pub fn with_device(mut self, device: &Device, precision: GpuPrecision) -> Result<Self> {
+        self.set_device(device, precision)?;
+        Ok(self)
+    }
+
+    /// As [`with_device`](Self::with_device), in place; after an error the network is on the CPU.
+    ///
+    /// # Errors
+    /// As [`with_device`](Self::with_device).
+    pub fn set_device(&mut self, device: &Device, precision: GpuPrecision) -> Result<()> {
         #[cfg(feature = "cuda")]
         {
-            let mut backbone = self;
-            backbone.gpu = None;
+            self.gpu = None;
             if let Some(cuda) = device.as_cuda() {
-                backbone.gpu = Some(super::gpu::Gpu::new(&backbone, cuda, precision)?);
+                self.gpu = Some(super::gpu::Gpu::new(self, cuda, precision)?);
             }
-            Ok(backbone)
         }
+        // Without the feature there is one device and one precision.
         #[cfg(not(feature = "cuda"))]
-        {
-            // Without the feature there is one device and one precision.
-            let _ = (device, precision);
-            Ok(self)
-        }
+        let _ = (device, precision);
+        Ok(())
+    }
+
+    /// As [`features`](Self::features), on the CPU wherever the network is.
+    ///
+    /// # Errors
+    /// As [`features`](Self::features).
+    pub fn features_on_cpu(&self, input: ArrayView4<'_, f32>) -> Result<Vec<Array4<f32>>> {
+        let mut maps = Vec::new();
+        self.on_cpu(input, &mut maps)?;
+        Ok(maps)
     }
 
     /// Where the network computes.

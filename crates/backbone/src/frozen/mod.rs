@@ -155,20 +155,26 @@ impl Backbone {
     /// # Errors
     /// As [`features`](Self::features); `maps` then holds nothing of use.
     pub fn features_into(&self, input: ArrayView4<'_, f32>, maps: &mut Vec<Array4<f32>>) -> Result<()> {
+        #[cfg(feature = "cuda")]
+        if let Some(gpu) = self.gpu.as_ref().filter(|_| !input.is_empty()) {
+            self.outputs(input, maps)?;
+            let standard = input.as_standard_layout();
+            let (n, h, w, _) = standard.dim();
+            let mut maps: Vec<&mut [f32]> = maps.iter_mut().map(|map| map.as_slice_mut().unwrap_or_default()).collect();
+            return gpu.download(self, standard.as_slice().unwrap_or_default(), n, [h, w], &mut maps);
+        }
+        self.on_cpu(input, maps)
+    }
+
+    fn on_cpu(&self, input: ArrayView4<'_, f32>, maps: &mut Vec<Array4<f32>>) -> Result<()> {
         self.outputs(input, maps)?;
         if input.is_empty() {
             return Ok(());
         }
         let standard = input.as_standard_layout();
         let (n, h, w, _) = standard.dim();
-        let pixels = standard.as_slice().unwrap_or_default();
         let maps: Vec<&mut [f32]> = maps.iter_mut().map(|map| map.as_slice_mut().unwrap_or_default()).collect();
-        #[cfg(feature = "cuda")]
-        if let Some(gpu) = &self.gpu {
-            let mut maps = maps;
-            return gpu.download(self, pixels, n, [h, w], &mut maps);
-        }
-        self.batch(pixels, n, [h, w], maps)
+        self.batch(standard.as_slice().unwrap_or_default(), n, [h, w], maps)
     }
 
     /// Runs pictures through steps in single precision, one by one, and shows every map.

@@ -85,7 +85,10 @@ impl Engine {
                 *value = (entry.defaults)()[key].take();
             }
         }
-        let model = Model { detector: fitted, decision, params, seed: config.seed, learnt_from };
+        let model = Model { detector: fitted, decision, params, seed: config.seed, learnt_from, refused: None };
+        if !self.device().is_cpu() {
+            notes.push(model.placement());
+        }
         Ok(Trained { model, dataset, time: start.elapsed(), notes })
     }
 

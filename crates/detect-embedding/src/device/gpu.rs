@@ -1,12 +1,14 @@
 //! The GPU forms.
 
+use blemish_kernels::cuda::embed;
 use blemish_kernels::cuda::{CudaError, CudaResult};
-use blemish_kernels::{kcenter, mahalanobis, nearest};
+use blemish_kernels::{blur, kcenter, mahalanobis, nearest, resize};
 use blemish_tensor::TensorError;
 use blemish_tensor::cuda::{Buffer, Cuda};
 
 use super::{
-    Array3, ArrayView2, ArrayView4, Device, KCenter, Layout, MeansAndFactors, Neighbors, SparseProjection, Tables,
+    ArrayView2, ArrayView4, Device, KCenter, Layout, Maps, MeansAndFactors, Neighbors, Refused, Source,
+    SparseProjection, Tables, Tried, Upsampled,
 };
 use crate::{EmbeddingError, Result};
 
@@ -36,12 +38,18 @@ impl From<CudaError> for EmbeddingError {
     }
 }
 
-/// `None` for what does not fit the memory budget.
-fn if_fits<T>(result: CudaResult<T>) -> Result<Option<T>> {
-    match result {
-        Ok(value) => Ok(Some(value)),
-        Err(CudaError::Device(TensorError::Budget { .. })) => Ok(None),
-        Err(error) => Err(error.into()),
+impl From<CudaError> for Refused {
+    fn from(error: CudaError) -> Self {
+        match error {
+            CudaError::Device(error) => Refused::Device(error.to_string()),
+            _ => Refused::Arguments,
+        }
+    }
+}
+
+impl From<TensorError> for Refused {
+    fn from(error: TensorError) -> Self {
+        Refused::Device(error.to_string())
     }
 }
 
@@ -53,28 +61,68 @@ pub(crate) enum Bank {
 }
 
 impl Bank {
-    /// `None` where not even parts of the bank fit.
-    pub(super) fn search(
-        &self,
-        rows: ArrayView2<'_, f32>,
-        query: ArrayView2<'_, f32>,
-        k: usize,
-    ) -> Result<Option<Neighbors>> {
-        if_fits(match self {
-            Bank::Held(bank) => bank.search(query, k),
-            Bank::Streamed(cuda) => nearest::cuda::search_streamed(cuda, rows, query, k),
+    pub(super) fn search(&self, rows: ArrayView2<'_, f32>, query: ArrayView2<'_, f32>, k: usize) -> Tried<Neighbors> {
+        Ok(match self {
+            Bank::Held(bank) => bank.search(query, k)?,
+            Bank::Streamed(cuda) => nearest::cuda::search_streamed(cuda, rows, query, k)?,
         })
+    }
+
+    /// The nearest row of each of `patches`.
+    pub(super) fn search_there(&self, patches: &Patches) -> Tried<(Vec<u32>, Vec<f32>)> {
+        let Bank::Held(bank) = self else { return Err(Refused::Arguments) };
+        let (n, d) = patches.dim;
+        if bank.dim().1 != d || n > bank.group() {
+            return Err(Refused::Arguments);
+        }
+        let (index, distance) = bank.search_device(&patches.values, n, 1)?;
+        let (index, distance) = (index.read()?, distance.read()?);
+        // The CPU form says which value is not finite.
+        let whole = distance.iter().all(|d| d.is_finite()) && index.iter().all(|&i| (i as usize) < bank.dim().0);
+        if whole { Ok((index, distance)) } else { Err(Refused::Arguments) }
     }
 }
 
-pub(super) fn bank(cuda: &Cuda, rows: ArrayView2<'_, f32>) -> Result<Option<Bank>> {
+pub(super) fn bank(cuda: &Cuda, rows: ArrayView2<'_, f32>) -> Tried<Bank> {
     let free = cuda.memory_budget().saturating_sub(cuda.memory_used());
     // A search needs room as well.
     if nearest::cuda::Bank::bytes(rows.nrows(), rows.ncols()) > free / 4 * 3 {
-        return Ok(Some(Bank::Streamed(cuda.clone())));
+        return Ok(Bank::Streamed(cuda.clone()));
     }
-    let held = if_fits(nearest::cuda::Bank::new(cuda, rows))?;
-    Ok(Some(held.map_or_else(|| Bank::Streamed(cuda.clone()), |bank| Bank::Held(Box::new(bank)))))
+    match nearest::cuda::Bank::new(cuda, rows) {
+        Ok(bank) => Ok(Bank::Held(Box::new(bank))),
+        Err(CudaError::Device(TensorError::Budget { .. })) => Ok(Bank::Streamed(cuda.clone())),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Patch embeddings `[n h w, c]`.
+pub(crate) struct Patches {
+    values: Buffer<f32>,
+    dim: (usize, usize),
+}
+
+impl Patches {
+    pub(super) fn dim(&self) -> (usize, usize) {
+        self.dim
+    }
+
+    /// The numbers of the rows from `first` on, as many as `rows` holds.
+    pub(super) fn read(&self, first: usize, rows: &mut [f32]) -> Tried<()> {
+        Ok(self.values.read_at(first.saturating_mul(self.dim.1), rows)?)
+    }
+}
+
+/// As anomalib makes them, of maps that are on a GPU.
+pub(super) fn patches(maps: &Maps) -> Option<Tried<Patches>> {
+    let Maps::Gpu(maps) = maps else { return None };
+    let first = maps.first()?;
+    let [n, h, w, _] = first.shape();
+    let sizes: Vec<[usize; 3]> = maps.iter().map(|m| m.shape()).map(|[_, h, w, c]| [h, w, c]).collect();
+    let width = sizes.iter().map(|s| s[2]).sum();
+    let layers: Vec<_> = maps.iter().zip(sizes).map(|(map, size)| (map.values(), size)).collect();
+    let made = embed::embed(first.values().cuda(), n, &layers);
+    Some(made.map(|values| Patches { values, dim: (n * h * w, width) }).map_err(Refused::from))
 }
 
 pub(super) fn coreset(
@@ -84,17 +132,16 @@ pub(super) fn coreset(
     count: usize,
     start: usize,
     on_progress: &mut dyn FnMut(usize) -> bool,
-) -> Result<Option<KCenter>> {
+) -> Tried<KCenter> {
     let patches = patches.as_standard_layout();
     // The CPU form says which value is not finite.
-    let Some(values) = patches.as_slice().filter(|v| v.iter().all(|v| v.is_finite())) else { return Ok(None) };
+    let values = patches.as_slice().filter(|v| v.iter().all(|v| v.is_finite())).ok_or(Refused::Arguments)?;
     let (n, d) = patches.dim();
-    let points = match projection {
-        Some(projection) => if_fits(project(cuda, values, projection))?.map(|points| (points, projection.dim().1)),
-        None => if_fits(cuda.upload(values).map_err(CudaError::from))?.map(|points| (points, d)),
+    let (points, d) = match projection {
+        Some(projection) => (project(cuda, values, projection)?, projection.dim().1),
+        None => (cuda.upload(values)?, d),
     };
-    let Some((points, d)) = points else { return Ok(None) };
-    if_fits(kcenter::cuda::greedy(cuda, &points, [n, d], count, start, on_progress))
+    Ok(kcenter::cuda::greedy(cuda, &points, [n, d], count, start, on_progress)?)
 }
 
 /// The projections of all rows; the rows themselves go to the GPU in parts.
@@ -125,10 +172,8 @@ impl Moments {
         self.1.layout()
     }
 
-    pub(super) fn push(&mut self, maps: &[ArrayView4<'_, f32>]) -> Result<()> {
-        let n = maps.first().map_or(0, |m| m.dim().0);
-        let buffers = upload(&self.0, maps)?;
-        Ok(self.1.push(&buffers.iter().collect::<Vec<_>>(), n)?)
+    pub(super) fn push(&mut self, maps: Source<'_>) -> Result<()> {
+        Ok(on_gpu(&self.0, maps, |buffers, n| self.1.push(buffers, n))?)
     }
 
     pub(super) fn finish(self, epsilon: f64) -> Result<MeansAndFactors> {
@@ -136,16 +181,32 @@ impl Moments {
     }
 }
 
-pub(super) fn moments(cuda: &Cuda, layout: &Layout) -> Result<Option<Moments>> {
+pub(super) fn moments(cuda: &Cuda, layout: &Layout) -> Tried<Moments> {
     let free = cuda.memory_budget().saturating_sub(cuda.memory_used());
     // Feature maps need room as well.
     if layout.maps().len() > mahalanobis::cuda::MAPS || mahalanobis::cuda::Moments::bytes(layout) > free / 4 * 3 {
-        return Ok(None);
+        return Err(Refused::Device("the covariances do not fit its memory".to_owned()));
     }
-    Ok(if_fits(mahalanobis::cuda::Moments::new(cuda, layout.clone()))?.map(|made| Moments(cuda.clone(), made)))
+    Ok(Moments(cuda.clone(), mahalanobis::cuda::Moments::new(cuda, layout.clone())?))
 }
 
-fn upload(cuda: &Cuda, maps: &[ArrayView4<'_, f32>]) -> Result<Vec<Buffer<f32>>> {
+/// Does `work` on the maps where they are, or on copies of them on the GPU.
+fn on_gpu<T>(
+    cuda: &Cuda,
+    maps: Source<'_>,
+    work: impl FnOnce(&[&Buffer<f32>], usize) -> CudaResult<T>,
+) -> std::result::Result<T, CudaError> {
+    let n = maps.pictures();
+    match maps {
+        Source::Gpu(maps) => work(&maps.iter().map(|m| m.values()).collect::<Vec<_>>(), n),
+        Source::Host(maps) => {
+            let buffers = upload(cuda, &maps.iter().map(|m| m.view()).collect::<Vec<_>>())?;
+            work(&buffers.iter().collect::<Vec<_>>(), n)
+        }
+    }
+}
+
+fn upload(cuda: &Cuda, maps: &[ArrayView4<'_, f32>]) -> CudaResult<Vec<Buffer<f32>>> {
     let one = |map: &ArrayView4<'_, f32>| {
         let map = map.as_standard_layout();
         Ok(cuda.upload(map.as_slice().unwrap_or_default())?)
@@ -157,34 +218,29 @@ fn upload(cuda: &Cuda, maps: &[ArrayView4<'_, f32>]) -> Result<Vec<Buffer<f32>>>
 pub(crate) struct Gaussians(Cuda, mahalanobis::cuda::Gaussians);
 
 impl Gaussians {
-    pub(super) fn distance(&self, layout: &Layout, maps: &[ArrayView4<'_, f32>]) -> Result<Array3<f32>> {
-        let n = maps.first().map_or(0, |m| m.dim().0);
-        let (height, width) = layout.grid();
-        let buffers = upload(&self.0, maps)?;
-        let values = self.1.distance(&buffers.iter().collect::<Vec<_>>(), n)?.read()?;
-        let wrong = |e: ndarray::ShapeError| blemish_core::CoreError::Shape {
-            what: "distances",
-            wanted: format!("[{n}, {height}, {width}]"),
-            got: e.to_string(),
-        };
-        Ok(Array3::from_shape_vec((n, height, width), values).map_err(wrong)?)
+    /// `[n, height, width]`, flat.
+    pub(super) fn distance(&self, maps: Source<'_>) -> Tried<Vec<f32>> {
+        Ok(on_gpu(&self.0, maps, |buffers, n| self.1.distance(buffers, n))?.read()?)
+    }
+
+    /// Distances brought to the size of the picture and blurred, `[n, size]`, flat.
+    pub(super) fn upsampled(&self, maps: Source<'_>, grid: (usize, usize), how: &Upsampled) -> Tried<Vec<f32>> {
+        let n = maps.pictures();
+        let distance = on_gpu(&self.0, maps, |buffers, n| self.1.distance(buffers, n))?;
+        let up = resize::cuda::bilinear(&self.0, &distance, n, [grid.0, grid.1, 1], how.size)?;
+        if how.sigma <= 0.0 {
+            return Ok(up.read()?);
+        }
+        Ok(blur::cuda::gaussian(&self.0, &up, [n, how.size.0, how.size.1], how.sigma, how.border)?.read()?)
     }
 }
 
-pub(super) fn gaussians(
-    cuda: &Cuda,
-    layout: &Layout,
-    mean: &[&[f32]],
-    tables: Tables<'_>,
-) -> Result<Option<Gaussians>> {
-    if layout.maps().len() > mahalanobis::cuda::MAPS {
-        return Ok(None);
-    }
+pub(super) fn gaussians(cuda: &Cuda, layout: &Layout, mean: &[&[f32]], tables: Tables<'_>) -> Tried<Gaussians> {
     let made = match tables {
         Tables::Triangles(weight) => mahalanobis::cuda::Gaussians::triangle(cuda, layout, mean, weight),
         Tables::LowRank(basis, scale, epsilon) => {
             mahalanobis::cuda::Gaussians::low_rank(cuda, layout, mean, basis, scale, epsilon)
         }
     };
-    Ok(if_fits(made)?.map(|made| Gaussians(cuda.clone(), made)))
+    Ok(Gaussians(cuda.clone(), made?))
 }

@@ -1,63 +1,48 @@
 //! Which device a step runs on: the only place of this crate that knows of GPUs.
 //!
-//! Every step has a CPU form, which is what counts. Its GPU form is used if the session or the model asks for a GPU and
-//! what it needs fits there; results are the same but for rounding in the distances of PaDiM.
+//! Every step has a CPU form, which is what counts. Its GPU form is used if the session or the model asks for a GPU; whatever
+//! does not fit there or fails is done by the CPU form, and the reason is kept for the user. Results are the same but for
+//! rounding in the distances of PaDiM.
+
+#![cfg_attr(
+    not(feature = "cuda"),
+    allow(
+        dead_code,
+        clippy::infallible_destructuring_match,
+        reason = "what GPUs need is written once, for programs with them"
+    )
+)]
 
 #[cfg(feature = "cuda")]
 mod gpu;
 #[cfg(not(feature = "cuda"))]
 #[path = "none.rs"]
 mod gpu;
+mod kept;
 
-use std::sync::{Mutex, OnceLock, PoisonError};
-
+use blemish_embed::Maps;
+use blemish_kernels::blur::Border;
 use blemish_kernels::kcenter::{self, KCenter, SparseProjection};
 use blemish_kernels::mahalanobis::{self, Layout, distance, distance_low_rank};
 use blemish_kernels::nearest::{Bank, Neighbors};
 use blemish_tensor::Device;
-use ndarray::{Array3, ArrayView2, ArrayView4};
+use ndarray::{Array2, Array3, Array4, ArrayView2, ArrayView4};
 
 use crate::Result;
 use crate::padim::extend;
+pub(crate) use kept::Kept;
 
-/// A device and the copy of a table that is kept there, made when it is first needed.
-#[derive(Debug)]
-pub(crate) struct Kept<T> {
-    device: Device,
-    making: Mutex<()>,
-    /// `None` if it does not fit.
-    made: OnceLock<Option<T>>,
+/// Why a GPU form gave no result.
+#[cfg_attr(not(feature = "cuda"), allow(dead_code))]
+pub(crate) enum Refused {
+    /// Arguments that it does not take; the CPU form does, or says what is wrong with them.
+    Arguments,
+    /// The GPU, its memory or its driver.
+    Device(String),
 }
 
-impl<T> Default for Kept<T> {
-    fn default() -> Self {
-        Kept { device: Device::cpu(), making: Mutex::default(), made: OnceLock::new() }
-    }
-}
-
-impl<T> Kept<T> {
-    /// Forgets what is kept elsewhere.
-    pub(crate) fn use_device(&mut self, device: &Device) {
-        if self.device != *device {
-            *self = Kept { device: device.clone(), ..Kept::default() };
-        }
-    }
-
-    /// The copy, if the device is a GPU that has room for it.
-    fn get(&self, make: impl FnOnce(&gpu::Gpu) -> Result<Option<T>>) -> Result<Option<&T>> {
-        let Some(gpu) = gpu::of(&self.device) else { return Ok(None) };
-        if let Some(made) = self.made.get() {
-            return Ok(made.as_ref());
-        }
-        // Two copies at a time might not fit where one does.
-        let _one_at_a_time = self.making.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.made.get().is_none() {
-            let made = make(gpu)?;
-            return Ok(self.made.get_or_init(|| made).as_ref());
-        }
-        Ok(self.made.get().and_then(Option::as_ref))
-    }
-}
+/// Results of GPU forms.
+pub(crate) type Tried<T> = std::result::Result<T, Refused>;
 
 /// Rows to be searched, here and on a GPU.
 #[derive(Debug)]
@@ -82,19 +67,93 @@ impl SearchBank {
         &self.cpu
     }
 
+    /// In words, where searches run.
+    pub(crate) fn placement(&self) -> String {
+        self.gpu.words()
+    }
+
     /// As [`Bank::search`].
     pub(crate) fn search(&self, query: ArrayView2<'_, f32>, k: usize) -> Result<Neighbors> {
         if gpu::searches(k)
-            && let Some(bank) = self.gpu.get(|gpu| gpu::bank(gpu, self.cpu.rows().view()))?
-            && let Some(found) = bank.search(self.cpu.rows().view(), query, k)?
+            && let Some(bank) = self.gpu.get(|gpu| gpu::bank(gpu, self.cpu.rows().view()))
+            && let Some(found) = self.gpu.noted(bank.search(self.cpu.rows().view(), query, k))
         {
             return Ok(found);
         }
         Ok(self.cpu.search(query, k)?)
     }
+
+    /// Row number and distance of the nearest row of each patch; `None` if that is to be done with [`search`](Self::search).
+    pub(crate) fn search_there(&self, patches: &Patches) -> Option<(Vec<u32>, Vec<f32>)> {
+        let bank = self.gpu.get(|gpu| gpu::bank(gpu, self.cpu.rows().view()))?;
+        self.gpu.noted(bank.search_there(&patches.0))
+    }
 }
 
-/// The coreset of `patches` `[n, d]`, which are projected first if that is wanted; as [`kcenter::greedy`].
+/// Borrowed feature maps, one for each layer.
+#[derive(Clone, Copy)]
+pub(crate) enum Source<'a> {
+    /// In the CPU's memory.
+    Host(&'a [Array4<f32>]),
+    /// In a GPU's memory.
+    #[cfg(feature = "cuda")]
+    Gpu(&'a [blemish_embed::GpuMap]),
+}
+
+impl<'a> From<&'a Maps> for Source<'a> {
+    fn from(maps: &'a Maps) -> Self {
+        match maps {
+            Maps::Host(maps) => Source::Host(maps),
+            #[cfg(feature = "cuda")]
+            Maps::Gpu(maps) => Source::Gpu(maps),
+        }
+    }
+}
+
+impl Source<'_> {
+    /// How many pictures.
+    fn pictures(&self) -> usize {
+        match self {
+            Source::Host(maps) => maps.first().map_or(0, |m| m.dim().0),
+            #[cfg(feature = "cuda")]
+            Source::Gpu(maps) => maps.first().map_or(0, |m| m.shape()[0]),
+        }
+    }
+}
+
+/// Patch embeddings `[n h w, c]` in a GPU's memory.
+pub(crate) struct Patches(gpu::Patches);
+
+impl Patches {
+    /// Those of anomalib's mode, if the maps are on a GPU that has room for them.
+    pub(crate) fn of(maps: &Maps) -> Option<Patches> {
+        gpu::patches(maps)?.ok().map(Patches)
+    }
+
+    /// Rows and columns.
+    pub(crate) fn dim(&self) -> (usize, usize) {
+        self.0.dim()
+    }
+
+    /// The rows `at`, in the CPU's memory.
+    pub(crate) fn rows(&self, at: &[usize]) -> Option<Array2<f32>> {
+        let mut rows = Array2::zeros((at.len(), self.dim().1));
+        for (mut row, &i) in rows.rows_mut().into_iter().zip(at) {
+            self.0.read(i, row.as_slice_mut()?).ok()?;
+        }
+        Some(rows)
+    }
+
+    /// All rows, in the CPU's memory.
+    pub(crate) fn all(&self) -> Option<Array2<f32>> {
+        let mut rows = Array2::zeros(self.dim());
+        self.0.read(0, rows.as_slice_mut()?).ok()?;
+        Some(rows)
+    }
+}
+
+/// The coreset of `patches` `[n, d]`, which are projected first if that is wanted, as [`kcenter::greedy`]; and why it was not
+/// picked on the GPU asked for.
 pub(crate) fn coreset(
     device: &Device,
     patches: ArrayView2<'_, f32>,
@@ -102,15 +161,18 @@ pub(crate) fn coreset(
     count: usize,
     start: usize,
     on_progress: &mut dyn FnMut(usize) -> bool,
-) -> Result<KCenter> {
-    if let Some(gpu) = gpu::of(device)
-        && let Some(found) = gpu::coreset(gpu, patches, projection, count, start, on_progress)?
-    {
-        return Ok(found);
+) -> Result<(KCenter, Option<String>)> {
+    let mut why = None;
+    if let Some(gpu) = gpu::of(device) {
+        match gpu::coreset(gpu, patches, projection, count, start, on_progress) {
+            Ok(found) => return Ok((found, None)),
+            Err(Refused::Device(reason)) => why = Some(reason),
+            Err(Refused::Arguments) => {}
+        }
     }
     let projected = projection.map(|p| p.apply(patches)).transpose()?;
     let points = projected.as_ref().map_or(patches, |p| p.view());
-    Ok(kcenter::greedy(points, count, start, on_progress)?)
+    Ok((kcenter::greedy(points, count, start, on_progress)?, why))
 }
 
 /// Means and packed inverse factors, each a tensor for each level.
@@ -126,7 +188,7 @@ impl Moments {
     /// On the device if it is a GPU with room for them, else here.
     pub(crate) fn new(device: &Device, layout: Layout) -> Result<Self> {
         if let Some(gpu) = gpu::of(device)
-            && let Some(moments) = gpu::moments(gpu, &layout)?
+            && let Ok(moments) = gpu::moments(gpu, &layout)
         {
             return Ok(Moments::Gpu(Box::new(moments)));
         }
@@ -142,9 +204,9 @@ impl Moments {
     }
 
     /// As [`mahalanobis::Moments::push`].
-    pub(crate) fn push(&mut self, maps: &[ArrayView4<'_, f32>]) -> Result<()> {
+    pub(crate) fn push(&mut self, maps: Source<'_>) -> Result<()> {
         match self {
-            Moments::Cpu(moments) => Ok(moments.push(maps)?),
+            Moments::Cpu(moments) => with_views(maps, |maps| Ok(moments.push(maps)?)),
             Moments::Gpu(moments) => moments.push(maps),
         }
     }
@@ -173,19 +235,67 @@ pub(crate) enum Tables<'a> {
 /// The copy of [`Tables`] on a GPU.
 pub(crate) type KeptGaussians = Kept<gpu::Gaussians>;
 
-/// Distances `[n, height, width]` of feature maps, as [`distance`] and [`distance_low_rank`].
-pub(crate) fn distances(
-    kept: &KeptGaussians,
-    layout: &Layout,
-    mean: &[&[f32]],
-    tables: Tables<'_>,
-    maps: &[ArrayView4<'_, f32>],
-) -> Result<Array3<f32>> {
-    if let Some(gaussians) = kept.get(|gpu| gpu::gaussians(gpu, layout, mean, tables))? {
-        return gaussians.distance(layout, maps);
+/// What is measured from: the layout of the embedding, the means of each level, the factors, and their copy on a GPU.
+#[derive(Clone, Copy)]
+pub(crate) struct Measure<'a> {
+    pub(crate) kept: &'a KeptGaussians,
+    pub(crate) layout: &'a Layout,
+    pub(crate) mean: &'a [&'a [f32]],
+    pub(crate) tables: Tables<'a>,
+}
+
+impl Measure<'_> {
+    fn there(&self) -> Option<&gpu::Gaussians> {
+        self.kept.get(|gpu| gpu::gaussians(gpu, self.layout, self.mean, self.tables))
     }
-    Ok(match tables {
-        Tables::Triangles(weight) => distance(layout, mean, weight, maps)?,
-        Tables::LowRank(basis, scale, epsilon) => distance_low_rank(layout, mean, basis, scale, epsilon, maps)?,
-    })
+
+    /// Distances `[n, height, width]` of feature maps, as [`distance`] and [`distance_low_rank`].
+    pub(crate) fn distances(&self, maps: Source<'_>) -> Result<Array3<f32>> {
+        let n = maps.pictures();
+        if let Some(found) = self.there().and_then(|there| self.kept.noted(there.distance(maps)))
+            && let Ok(found) = Array3::from_shape_vec((n, self.layout.grid().0, self.layout.grid().1), found)
+        {
+            return Ok(found);
+        }
+        with_views(maps, |maps| {
+            Ok(match self.tables {
+                Tables::Triangles(weight) => distance(self.layout, self.mean, weight, maps)?,
+                Tables::LowRank(basis, scale, epsilon) => {
+                    distance_low_rank(self.layout, self.mean, basis, scale, epsilon, maps)?
+                }
+            })
+        })
+    }
+
+    /// Distances brought to the pictures' size and blurred, if maps and tables are on a GPU.
+    pub(crate) fn upsampled(&self, maps: Source<'_>, how: &Upsampled) -> Option<Array3<f32>> {
+        if matches!(maps, Source::Host(_)) {
+            return None;
+        }
+        let n = maps.pictures();
+        let found = self.kept.noted(self.there()?.upsampled(maps, self.layout.grid(), how))?;
+        Array3::from_shape_vec((n, how.size.0, how.size.1), found).ok()
+    }
+}
+
+/// How distances become a map: bilinear to `size`, then a blur.
+#[derive(Clone, Copy)]
+#[cfg_attr(not(feature = "cuda"), allow(dead_code))]
+pub(crate) struct Upsampled {
+    pub(crate) size: (usize, usize),
+    pub(crate) sigma: f32,
+    pub(crate) border: Border,
+}
+
+/// Does `work` on the maps in the CPU's memory; a copy of those that are not there.
+pub(crate) fn with_views<T>(maps: Source<'_>, work: impl FnOnce(&[ArrayView4<'_, f32>]) -> Result<T>) -> Result<T> {
+    let views = |maps: &[Array4<f32>]| work(&maps.iter().map(|m| m.view()).collect::<Vec<_>>());
+    match maps {
+        Source::Host(maps) => views(maps),
+        #[cfg(feature = "cuda")]
+        Source::Gpu(maps) => {
+            let copies = maps.iter().map(blemish_embed::GpuMap::download);
+            views(&copies.collect::<std::result::Result<Vec<_>, _>>().map_err(blemish_embed::EmbedError::from)?)
+        }
+    }
 }

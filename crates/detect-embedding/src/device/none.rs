@@ -1,7 +1,8 @@
 //! In a program without GPU code: no value of these types exists.
 
 use super::{
-    Array3, ArrayView2, ArrayView4, Device, KCenter, Layout, MeansAndFactors, Neighbors, SparseProjection, Tables,
+    ArrayView2, Device, KCenter, Layout, Maps, MeansAndFactors, Neighbors, Source, SparseProjection, Tables, Tried,
+    Upsampled,
 };
 use crate::Result;
 
@@ -12,6 +13,7 @@ pub(crate) enum Bank {}
 #[derive(Debug)]
 pub(crate) enum Gaussians {}
 pub(crate) enum Moments {}
+pub(crate) enum Patches {}
 
 pub(super) fn of(_: &Device) -> Option<&Gpu> {
     None
@@ -22,13 +24,31 @@ pub(super) fn searches(_: usize) -> bool {
 }
 
 impl Bank {
-    pub(super) fn search(&self, _: ArrayView2<'_, f32>, _: ArrayView2<'_, f32>, _: usize) -> Result<Option<Neighbors>> {
+    pub(super) fn search(&self, _: ArrayView2<'_, f32>, _: ArrayView2<'_, f32>, _: usize) -> Tried<Neighbors> {
+        match *self {}
+    }
+
+    pub(super) fn search_there(&self, _: &Patches) -> Tried<(Vec<u32>, Vec<f32>)> {
         match *self {}
     }
 }
 
-pub(super) fn bank(gpu: &Gpu, _: ArrayView2<'_, f32>) -> Result<Option<Bank>> {
+pub(super) fn bank(gpu: &Gpu, _: ArrayView2<'_, f32>) -> Tried<Bank> {
     match *gpu {}
+}
+
+impl Patches {
+    pub(super) fn dim(&self) -> (usize, usize) {
+        match *self {}
+    }
+
+    pub(super) fn read(&self, _: usize, _: &mut [f32]) -> Tried<()> {
+        match *self {}
+    }
+}
+
+pub(super) fn patches(_: &Maps) -> Option<Tried<Patches>> {
+    None
 }
 
 pub(super) fn coreset(
@@ -38,7 +58,7 @@ pub(super) fn coreset(
     _: usize,
     _: usize,
     _: &mut dyn FnMut(usize) -> bool,
-) -> Result<Option<KCenter>> {
+) -> Tried<KCenter> {
     match *gpu {}
 }
 
@@ -47,7 +67,7 @@ impl Moments {
         match *self {}
     }
 
-    pub(super) fn push(&mut self, _: &[ArrayView4<'_, f32>]) -> Result<()> {
+    pub(super) fn push(&mut self, _: Source<'_>) -> Result<()> {
         match *self {}
     }
 
@@ -56,16 +76,20 @@ impl Moments {
     }
 }
 
-pub(super) fn moments(gpu: &Gpu, _: &Layout) -> Result<Option<Moments>> {
+pub(super) fn moments(gpu: &Gpu, _: &Layout) -> Tried<Moments> {
     match *gpu {}
 }
 
 impl Gaussians {
-    pub(super) fn distance(&self, _: &Layout, _: &[ArrayView4<'_, f32>]) -> Result<Array3<f32>> {
+    pub(super) fn distance(&self, _: Source<'_>) -> Tried<Vec<f32>> {
+        match *self {}
+    }
+
+    pub(super) fn upsampled(&self, _: Source<'_>, _: (usize, usize), _: &Upsampled) -> Tried<Vec<f32>> {
         match *self {}
     }
 }
 
-pub(super) fn gaussians(gpu: &Gpu, _: &Layout, _: &[&[f32]], _: Tables<'_>) -> Result<Option<Gaussians>> {
+pub(super) fn gaussians(gpu: &Gpu, _: &Layout, _: &[&[f32]], _: Tables<'_>) -> Tried<Gaussians> {
     match *gpu {}
 }

@@ -21,14 +21,14 @@ fn fit(params: &PadimParams, session: &Session<'_>, normal: &dyn ImageSource) ->
     let weights = params.weights.as_deref();
     let preprocess = params.preprocess.clone();
     let embedder = Embedder::new(&params.backbone, &params.layers, weights, session.seed, preprocess)?;
-    let embedder = embedder.with_precision(params.precision, session, normal)?;
+    let embedder = embedder.with_precision(params.precision, session, normal)?.with_device(&session.device);
     let channels = params.select(embedder.layers().iter().map(|l| l.channels).sum(), session.seed)?;
     let mut learner = None;
-    embedder.stream(session, "features", normal, params.batch_size, &mut |_, maps| {
+    embedder.stream_maps(session, "features", normal, params.batch_size, &mut |_, maps| {
         let learner = match &mut learner {
             Some(learner) => learner,
             none => {
-                let sizes: Vec<[usize; 3]> = maps.iter().map(|m| [m.dim().1, m.dim().2, m.dim().3]).collect();
+                let sizes: Vec<[usize; 3]> = maps.shapes().iter().map(|&[_, h, w, c]| [h, w, c]).collect();
                 none.insert(Learner::on(
                     &session.device,
                     &sizes,
@@ -39,7 +39,7 @@ fn fit(params: &PadimParams, session: &Session<'_>, normal: &dyn ImageSource) ->
                 )?)
             }
         };
-        learner.push(&maps)
+        learner.add((&maps).into())
     })?;
     let mut gaussians = learner.ok_or_else(too_few)?.finish()?;
     gaussians.use_device(&session.device);

@@ -1,12 +1,13 @@
 use blemish_core::{ModelFile, ModelWriter};
+use blemish_embed::Maps;
 use blemish_kernels::mahalanobis::{Layout, LowRank};
 use blemish_tensor::{Device, Tensor};
-use ndarray::{Array1, Array2, Array3, Array4, ArrayView4};
+use ndarray::{Array1, Array2, Array3, Array4};
 use serde::{Deserialize, Serialize};
 
 use super::Form;
 use crate::Result;
-use crate::device::{KeptGaussians, Tables, distances};
+use crate::device::{KeptGaussians, Measure, Source, Tables, Upsampled};
 
 /// A Gaussian for each position of the grid; the distances of new pictures from it (section III.C).
 #[derive(Debug)]
@@ -122,20 +123,34 @@ impl Gaussians {
         (factors + self.mean.iter().map(Tensor::len).sum::<usize>()) as f64 / (height * width) as f64
     }
 
+    /// In words, where distances are measured.
+    pub(super) fn placement(&self) -> String {
+        self.kept.words()
+    }
+
     /// Distances `[n, height, width]` on the grid of feature maps `[n, h, w, c]`.
     ///
     /// # Errors
     /// Maps of other sizes than those learned from.
     pub fn distance(&self, maps: &[Array4<f32>]) -> Result<Array3<f32>> {
-        let views: Vec<ArrayView4<'_, f32>> = maps.iter().map(|m| m.view()).collect();
-        let mean = slices(&self.mean)?;
+        self.measure(|m| m.distances(Source::Host(maps)))
+    }
+
+    /// The distances of maps that are on a GPU, brought to the pictures' size and blurred there; `None` if that has to be
+    /// done on the CPU.
+    pub(super) fn upsampled(&self, maps: &Maps, how: &Upsampled) -> Result<Option<Array3<f32>>> {
+        self.measure(|m| Ok(m.upsampled(maps.into(), how)))
+    }
+
+    fn measure<T>(&self, work: impl FnOnce(Measure<'_>) -> Result<T>) -> Result<T> {
+        let (kept, layout, mean) = (&self.kept, &self.layout, &slices(&self.mean)?[..]);
         match &self.factors {
             Factors::Triangles(weight) => {
-                distances(&self.kept, &self.layout, &mean, Tables::Triangles(&slices(weight)?), &views)
+                work(Measure { kept, layout, mean, tables: Tables::Triangles(&slices(weight)?) })
             }
             Factors::LowRank { basis, scale } => {
                 let tables = Tables::LowRank(basis.as_slice()?, scale.as_slice()?, self.epsilon as f32);
-                distances(&self.kept, &self.layout, &mean, tables, &views)
+                work(Measure { kept, layout, mean, tables })
             }
         }
     }

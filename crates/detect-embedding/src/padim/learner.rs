@@ -1,11 +1,11 @@
 use blemish_kernels::mahalanobis::{Layout, Samples};
 use blemish_tensor::Device;
-use ndarray::{Array4, ArrayView4};
+use ndarray::Array4;
 
 use super::factor::directions;
 use super::{Form, Gaussians};
 use crate::Result;
-use crate::device::Moments;
+use crate::device::{Moments, Source, with_views};
 
 /// Learns [`Gaussians`] from feature maps, batch after batch (section III.B).
 ///
@@ -64,12 +64,15 @@ impl Learner {
     /// # Errors
     /// Maps of other sizes.
     pub fn push(&mut self, maps: &[Array4<f32>]) -> Result<()> {
-        let views: Vec<ArrayView4<'_, f32>> = maps.iter().map(|m| m.view()).collect();
+        self.add(Source::Host(maps))
+    }
+
+    /// As [`push`](Self::push), for maps where the network left them.
+    pub(super) fn add(&mut self, maps: Source<'_>) -> Result<()> {
         match &mut self.state {
-            State::Moments(moments) => moments.push(&views)?,
-            State::Samples(samples) => samples.push(&views)?,
+            State::Moments(moments) => moments.push(maps),
+            State::Samples(samples) => with_views(maps, |maps| Ok(samples.push(maps)?)),
         }
-        Ok(())
     }
 
     /// The Gaussians of everything added.

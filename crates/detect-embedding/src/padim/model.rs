@@ -1,4 +1,5 @@
-use blemish_core::{AnomalyMap, CoreError, Detect, ModelFile, ModelWriter, Prediction, Preprocess, Stages};
+use blemish_core::{AnomalyMap, Arithmetic, CoreError, Detect, ModelFile, ModelWriter, Prediction, Preprocess, Stages};
+use blemish_embed::Maps;
 use blemish_kernels::{blur, resize};
 use blemish_tensor::Device;
 use ndarray::{Array4, ArrayView2, ArrayView4};
@@ -6,6 +7,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::{Form, Gaussians, KIND};
+use crate::device::Upsampled;
 use crate::{Embedder, EmbeddingError, Mode, Result};
 
 /// A fitted PaDiM: the network and a Gaussian for each position.
@@ -61,17 +63,46 @@ impl Padim {
         if n == 0 {
             return Ok(Vec::new());
         }
-        self.scores(self.embedder.features(input)?, (height, width))
+        let maps = self.embedder.maps(input)?;
+        match self.there(&maps, (height, width))? {
+            Some(predictions) => Ok(predictions),
+            None => match maps {
+                Maps::Host(maps) => self.scores(&maps, (height, width)),
+                // Once more on the CPU's side, which says what is wrong, if something is.
+                #[cfg(feature = "cuda")]
+                Maps::Gpu(_) => self.scores(&self.embedder.features(input)?, (height, width)),
+            },
+        }
     }
 
-    fn scores(&self, maps: Vec<Array4<f32>>, (height, width): (usize, usize)) -> Result<Vec<Prediction>> {
+    /// All of it on the GPU that the maps are on, down to the finished map.
+    fn there(&self, maps: &Maps, size: (usize, usize)) -> Result<Option<Vec<Prediction>>> {
+        let sizes = maps.shapes().into_iter().map(|[_, h, w, c]| [h, w, c]);
+        if matches!(maps, Maps::Host(_)) || !sizes.eq(self.gaussians.maps().iter().copied()) {
+            return Ok(None);
+        }
+        let border = match self.settings.mode {
+            Mode::Anomalib => blur::Border::Reflect,
+            Mode::Paper => blur::Border::Symmetric,
+        };
+        let Some(all) = self.gaussians.upsampled(maps, &Upsampled { size, sigma: self.settings.sigma, border })? else {
+            return Ok(None);
+        };
+        let finished = |map: ArrayView2<'_, f32>| {
+            let map = AnomalyMap::new(map.to_owned());
+            Ok(Prediction { score: map.max()?, map: Some(map) })
+        };
+        Ok(Some(all.outer_iter().map(finished).collect::<Result<_>>()?))
+    }
+
+    fn scores(&self, maps: &[Array4<f32>], (height, width): (usize, usize)) -> Result<Vec<Prediction>> {
         let sizes: Vec<[usize; 3]> = maps.iter().map(|m| [m.dim().1, m.dim().2, m.dim().3]).collect();
         if sizes != self.gaussians.maps() {
             let got = format!("{height} x {width}, which gives {sizes:?}");
             let wanted = format!("pictures of the size learned from, with feature maps {:?}", self.gaussians.maps());
             return Err(CoreError::Shape { what: "network input", wanted, got }.into());
         }
-        let distance = self.gaussians.distance(&maps)?;
+        let distance = self.gaussians.distance(maps)?;
         let grids: Vec<ArrayView2<'_, f32>> = distance.outer_iter().collect();
         grids.into_par_iter().map(|grid| self.prediction(grid, (height, width))).collect()
     }
@@ -104,11 +135,21 @@ impl Detect for Padim {
     }
 
     fn stages(&self) -> Option<&dyn Stages> {
-        Some(self)
+        // On a GPU features go on to the distances without a copy to the CPU between.
+        (!self.embedder.on_gpu()).then_some(self)
     }
 
     fn use_device(&mut self, device: &Device) {
+        self.embedder.use_device(device);
         self.gaussians.use_device(device);
+    }
+
+    fn placement(&self) -> String {
+        format!("network {}; distances {}", self.embedder.placement(), self.gaussians.placement())
+    }
+
+    fn arithmetic(&self) -> Arithmetic {
+        self.embedder.arithmetic()
     }
 
     fn save(&self, file: &mut ModelWriter) -> blemish_core::Result<()> {
@@ -147,6 +188,6 @@ impl Stages for Padim {
     }
 
     fn score(&self, maps: Vec<Array4<f32>>, size: (usize, usize)) -> blemish_core::Result<Vec<Prediction>> {
-        self.scores(maps, size).map_err(|error| error.into_core(KIND))
+        self.scores(&maps, size).map_err(|error| error.into_core(KIND))
     }
 }

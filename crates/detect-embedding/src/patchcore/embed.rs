@@ -1,6 +1,7 @@
+use blemish_embed::Maps;
 use blemish_kernels::pool::{PoolSpec, avg_pool};
 use blemish_kernels::{Par, resize};
-use ndarray::{Array2, Array4, ArrayView4, Axis};
+use ndarray::{Array2, Array4, ArrayView4};
 use rayon::prelude::*;
 
 use super::locally_aware;
@@ -71,6 +72,6 @@ fn neighbourhood_mean(map: ArrayView4<'_, f32>) -> Result<Array4<f32>> {
 }
 
 /// Height and width of the patch grid.
-pub(super) fn grid(maps: &[Array4<f32>]) -> (usize, usize) {
-    maps.first().map_or((0, 0), |m| (m.len_of(Axis(1)), m.len_of(Axis(2))))
+pub(super) fn grid(maps: &Maps) -> (usize, usize) {
+    maps.shapes().first().map_or((0, 0), |&[_, h, w, _]| (h, w))
 }

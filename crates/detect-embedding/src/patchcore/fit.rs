@@ -5,8 +5,8 @@ use rand::{Rng, SeedableRng};
 
 use super::embed::{embed, grid};
 use super::{KIND, MemoryBank, Patchcore, PatchcoreParams};
-use crate::device;
-use crate::{Embedder, EmbeddingError, Result};
+use crate::device::{self, Patches};
+use crate::{Embedder, EmbeddingError, Mode, Result};
 
 impl Fit for PatchcoreParams {
     type Model = Patchcore;
@@ -24,13 +24,13 @@ fn fit(params: &PatchcoreParams, session: &Session<'_>, normal: &dyn ImageSource
     let weights = params.weights.as_deref();
     let preprocess = params.preprocess.clone();
     let embedder = Embedder::new(&params.backbone, &params.layers, weights, session.seed, preprocess)?;
-    let embedder = embedder.with_precision(params.precision, session, normal)?;
+    let embedder = embedder.with_precision(params.precision, session, normal)?.with_device(&session.device);
     let patches = collect(params, &embedder, session, normal)?;
-    let coreset = choose(params, session, patches.view())?;
+    let (coreset, why) = choose(params, session, patches.view())?;
     let rows: Vec<usize> = coreset.iter().map(|&i| i as usize).collect();
     let mut memory = MemoryBank::rounded(patches.select(Axis(0), &rows), params.bank, params.scoring())?;
     memory.use_device(&session.device);
-    Ok(Patchcore::new(embedder, memory, coreset, normal.len(), patches.nrows()))
+    Ok(Patchcore::new(embedder, memory, coreset, normal.len(), patches.nrows()).with_note(why))
 }
 
 /// The embeddings of all patches of all pictures, `[n h w, c]`.
@@ -42,10 +42,14 @@ fn collect(
 ) -> Result<Array2<f32>> {
     let mut all: Vec<f32> = Vec::new();
     let mut width = 0;
-    embedder.stream(session, "features", normal, params.batch_size, &mut |first, maps| -> Result<()> {
-        let rows = embed(&maps, params.mode)?;
+    embedder.stream_maps(session, "features", normal, params.batch_size, &mut |first, maps| -> Result<()> {
+        let (h, w) = grid(&maps);
+        let there = if params.mode == Mode::Anomalib { Patches::of(&maps) } else { None };
+        let rows = match there.and_then(|patches| patches.all()) {
+            Some(rows) => rows,
+            None => embed(&maps.into_host()?, params.mode)?,
+        };
         if first == 0 {
-            let (h, w) = grid(&maps);
             width = rows.ncols();
             let floats = normal.len().saturating_mul(h * w * width);
             // Asked for once: growing would take up to three times as much.
@@ -71,12 +75,16 @@ fn collect(
     Ok(Array2::from_shape_vec(shape, all).map_err(wrong)?)
 }
 
-/// The rows of the coreset, in the order picked.
-fn choose(params: &PatchcoreParams, session: &Session<'_>, patches: ArrayView2<'_, f32>) -> Result<Vec<u32>> {
+/// The rows of the coreset, in the order picked, and why they were not picked on the GPU asked for.
+fn choose(
+    params: &PatchcoreParams,
+    session: &Session<'_>,
+    patches: ArrayView2<'_, f32>,
+) -> Result<(Vec<u32>, Option<String>)> {
     let n = patches.nrows();
     let count = params.coreset_size(n)?;
     if count == n {
-        return Ok((0..n as u32).collect());
+        return Ok(((0..n as u32).collect(), None));
     }
     let start = match params.coreset_start {
         Some(start) if start >= n => {
@@ -92,13 +100,13 @@ fn choose(params: &PatchcoreParams, session: &Session<'_>, patches: ArrayView2<'
     };
     let task = session.task("coreset", count);
     let (mut told, mut stopped) = (0, None);
-    let found = device::coreset(&session.device, patches, projection.as_ref(), count, start, &mut |done| {
+    let (found, why) = device::coreset(&session.device, patches, projection.as_ref(), count, start, &mut |done| {
         stopped = task.step(done - told).err();
         told = done;
         stopped.is_none()
     })?;
     match stopped {
         Some(error) => Err(error.into()),
-        None => Ok(found.picks.iter().map(|&i| i as u32).collect()),
+        None => Ok((found.picks.iter().map(|&i| i as u32).collect(), why)),
     }
 }

@@ -1,13 +1,13 @@
 use blemish_core::{AnomalyMap, CoreError, Prediction};
 use blemish_kernels::blur::{self, Border};
-use blemish_kernels::nearest::{Bank, Neighbors, Rows, Storage, pairwise_squared};
+use blemish_kernels::nearest::{Bank, Rows, Storage, pairwise_squared};
 use blemish_kernels::resize;
 use blemish_tensor::Device;
-use ndarray::{Array2, ArrayView1, ArrayView2, Axis, CowArray, Ix2, s};
+use ndarray::{Array2, ArrayView1, ArrayView2, Axis, CowArray, Ix2};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::device::SearchBank;
+use crate::device::{Patches, SearchBank};
 use crate::{EmbeddingError, Mode, Result};
 
 /// How the numbers of the memory bank are kept, in memory and in the model file. Scores are exact for the rows as kept.
@@ -82,6 +82,11 @@ impl MemoryBank {
         self.bank.use_device(device);
     }
 
+    /// In words, where searches run.
+    pub(super) fn placement(&self) -> String {
+        self.bank.placement()
+    }
+
     /// Takes the rows kept, rounded to `storage`.
     ///
     /// # Errors
@@ -138,18 +143,44 @@ impl MemoryBank {
             return Err(CoreError::Shape { what: "patch embeddings", wanted, got }.into());
         }
         let nearest = self.bank.search(patches, 1)?;
-        let distance = nearest.distance.column(0);
-        let pictures = patches.nrows() / each;
-        let farther = |a: usize, b: usize| if distance[b] > distance[a] { b } else { a };
-        let farthest: Vec<usize> = (0..pictures).map(|i| (i * each..(i + 1) * each).fold(i * each, farther)).collect();
+        let (index, distance) =
+            (nearest.index.into_raw_vec_and_offset().0, nearest.distance.into_raw_vec_and_offset().0);
+        self.finish(&index, &distance, grid, size, |at| Ok(patches.select(Axis(0), at)))
+    }
+
+    /// As [`score`](Self::score) in anomalib's mode, for patches that are on the GPU of the bank; `None` if it has to be done
+    /// on the CPU.
+    pub(super) fn score_there(
+        &self,
+        patches: &Patches,
+        grid: (usize, usize),
+        size: (usize, usize),
+    ) -> Option<Result<Vec<Prediction>>> {
+        let (index, distance) = self.bank.search_there(patches)?;
+        let farthest = farthest(&distance, grid.0 * grid.1);
+        let worst = patches.rows(&farthest)?;
+        Some(self.finish(&index, &distance, grid, size, |_| Ok(worst)))
+    }
+
+    /// Scores and maps from the nearest row of each patch; `worst` gives the patches of some numbers.
+    fn finish(
+        &self,
+        index: &[u32],
+        distance: &[f32],
+        grid: (usize, usize),
+        size: (usize, usize),
+        worst: impl FnOnce(&[usize]) -> Result<Array2<f32>>,
+    ) -> Result<Vec<Prediction>> {
+        let each = grid.0 * grid.1;
+        let farthest = farthest(distance, each);
         let weights = match self.scoring.mode {
-            Mode::Anomalib => self.weights(patches.select(Axis(0), &farthest).view(), &farthest, &nearest)?,
-            Mode::Paper => vec![1.0; pictures],
+            Mode::Anomalib => self.weights(worst(&farthest)?.view(), &farthest, index)?,
+            Mode::Paper => vec![1.0; farthest.len()],
         };
-        (0..pictures)
+        (0..farthest.len())
             .into_par_iter()
             .map(|i| {
-                let mut scores = distance.slice(s![i * each..(i + 1) * each]).to_vec();
+                let mut scores = distance[i * each..(i + 1) * each].to_vec();
                 if self.scoring.mode == Mode::Paper {
                     scores.iter_mut().for_each(|s| *s *= *s);
                 }
@@ -167,13 +198,13 @@ impl MemoryBank {
     /// Equation 7, for the worst patch of each picture, `[n, c]`: one minus the softmax share of its nearest row `m*` among
     /// its distances to the `b` rows nearest to `m*`, itself first. A row that lies alone makes a distant patch less
     /// surprising.
-    fn weights(&self, worst: ArrayView2<'_, f32>, at: &[usize], nearest: &Neighbors) -> Result<Vec<f32>> {
+    fn weights(&self, worst: ArrayView2<'_, f32>, at: &[usize], nearest: &[u32]) -> Result<Vec<f32>> {
         let bank = self.bank();
         let b = self.scoring.num_neighbors.min(bank.dim().0);
         if b == 1 || at.is_empty() {
             return Ok(vec![1.0; at.len()]);
         }
-        let own: Vec<usize> = at.iter().map(|&i| nearest.index[[i, 0]] as usize).collect();
+        let own: Vec<usize> = at.iter().map(|&i| nearest[i] as usize).collect();
         let around = self.bank.search(bank.select(&own).view(), b)?;
         let weight = |(patch, around): (ArrayView2<'_, f32>, ArrayView1<'_, u32>)| {
             let around: Vec<usize> = around.iter().map(|&i| i as usize).collect();
@@ -197,6 +228,12 @@ impl MemoryBank {
             }
         }
     }
+}
+
+/// The patch with the largest distance of each picture of `each` patches; the first one of several.
+fn farthest(distance: &[f32], each: usize) -> Vec<usize> {
+    let farther = |a: usize, b: usize| if distance[b] > distance[a] { b } else { a };
+    (0..distance.len() / each).map(|i| (i * each..(i + 1) * each).fold(i * each, farther)).collect()
 }
 
 #[cfg(test)]

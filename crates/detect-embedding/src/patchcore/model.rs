@@ -1,4 +1,5 @@
-use blemish_core::{Detect, ModelFile, ModelWriter, Prediction, Preprocess, Stages};
+use blemish_core::{Arithmetic, Detect, ModelFile, ModelWriter, Prediction, Preprocess, Stages};
+use blemish_embed::Maps;
 use blemish_kernels::nearest::{Rows, Storage};
 use blemish_tensor::{Device, Tensor};
 use half::f16;
@@ -7,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::embed::{embed, grid, width};
 use super::{BankStorage, KIND, MemoryBank, Scoring};
-use crate::{Embedder, EmbeddingError, Result};
+use crate::device::Patches;
+use crate::{Embedder, EmbeddingError, Mode, Result};
 
 /// A fitted PatchCore: the network and the memory bank.
 pub struct Patchcore {
@@ -15,6 +17,8 @@ pub struct Patchcore {
     memory: MemoryBank,
     coreset: Vec<u32>,
     seen: Seen,
+    /// Why the coreset was not picked on the GPU asked for.
+    note: Option<String>,
 }
 
 /// What the model was learned from.
@@ -42,7 +46,11 @@ impl Patchcore {
         images: usize,
         patches: usize,
     ) -> Self {
-        Patchcore { embedder, memory, coreset, seen: Seen { images, patches } }
+        Patchcore { embedder, memory, coreset, seen: Seen { images, patches }, note: None }
+    }
+
+    pub(super) fn with_note(self, note: Option<String>) -> Self {
+        Patchcore { note, ..self }
     }
 
     /// The memory bank.
@@ -81,7 +89,7 @@ impl Patchcore {
         let rows = read(file, bank, columns)?;
         let memory = MemoryBank::stored(rows, columns, scoring)?;
         let coreset = file.tensor::<u32>("patchcore.coreset", &[Some(memory.bank().dim().0)])?;
-        Ok(Patchcore { embedder, coreset: coreset.as_slice::<u32>()?.to_vec(), memory, seen })
+        Ok(Patchcore { embedder, coreset: coreset.as_slice::<u32>()?.to_vec(), memory, seen, note: None })
     }
 
     fn predictions(&self, input: ArrayView4<'_, f32>) -> Result<Vec<Prediction>> {
@@ -89,12 +97,27 @@ impl Patchcore {
         if n == 0 {
             return Ok(Vec::new());
         }
-        self.scores(self.embedder.features(input)?, (height, width))
+        let maps = self.embedder.maps(input)?;
+        match (self.there(&maps, (height, width)), maps) {
+            (Some(predictions), _) => predictions,
+            (None, Maps::Host(maps)) => self.scores(maps, (height, width)),
+            // Once more on the CPU's side, which says what is wrong, if something is.
+            #[cfg(feature = "cuda")]
+            (None, Maps::Gpu(_)) => self.scores(self.embedder.features(input)?, (height, width)),
+        }
+    }
+
+    /// From maps to distances on the GPU that the maps are on.
+    fn there(&self, maps: &Maps, size: (usize, usize)) -> Option<Result<Vec<Prediction>>> {
+        if self.memory.scoring().mode != Mode::Anomalib {
+            return None;
+        }
+        self.memory.score_there(&Patches::of(maps)?, grid(maps), size)
     }
 
     fn scores(&self, maps: Vec<Array4<f32>>, size: (usize, usize)) -> Result<Vec<Prediction>> {
         let patches = embed(&maps, self.memory.scoring().mode)?;
-        self.memory.score(patches.view(), grid(&maps), size)
+        self.memory.score(patches.view(), grid(&Maps::Host(maps)), size)
     }
 }
 
@@ -112,11 +135,22 @@ impl Detect for Patchcore {
     }
 
     fn stages(&self) -> Option<&dyn Stages> {
-        Some(self)
+        // On a GPU features go on to the search without a copy to the CPU between.
+        (!self.embedder.on_gpu()).then_some(self)
     }
 
     fn use_device(&mut self, device: &Device) {
+        self.embedder.use_device(device);
         self.memory.use_device(device);
+    }
+
+    fn placement(&self) -> String {
+        let note = self.note.as_ref().map_or_else(String::new, |why| format!("; coreset picked on the CPU ({why})"));
+        format!("network {}; search {}{note}", self.embedder.placement(), self.memory.placement())
+    }
+
+    fn arithmetic(&self) -> Arithmetic {
+        self.embedder.arithmetic()
     }
 
     fn save(&self, file: &mut ModelWriter) -> blemish_core::Result<()> {

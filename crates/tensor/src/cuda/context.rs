@@ -8,7 +8,7 @@ use cudarc::nvrtc::Ptx;
 use super::budget::Budget;
 use super::discover::usable;
 use super::event::Watched;
-use super::launch::{Loaded, Signatures};
+use super::launch::{Loaded, Parameters, Signatures};
 use super::recording::{Recorder, Recorders, Recording, record};
 use super::{Buffer, DeviceInfo, Feed, Launch, Module, NoDevice, Plain, name, refused};
 use crate::{Result, TensorError};
@@ -147,6 +147,18 @@ impl Cuda {
         Launch::new(self, &loaded, kernel)
     }
 
+    /// A compile-time parameter of a module's kernels, of `N` numbers, as the PTX loaded for this chip has it: what launch
+    /// shapes and shared memory are computed from.
+    ///
+    /// # Errors
+    /// As [`launch`](Self::launch); [`TensorError::Launch`] if the PTX does not say it.
+    pub fn parameter<const N: usize>(&self, module: Module, name: &str) -> Result<[usize; N]> {
+        self.loaded(module)?.parameters.get(name).ok_or_else(|| TensorError::Launch {
+            kernel: module.name.to_owned(),
+            what: format!("its PTX has no parameter {name} of {N} numbers"),
+        })
+    }
+
     /// Records the launches that `work` asks for on this thread, instead of starting them: [`Recording::replay`] then starts
     /// them all at once, any number of times, on the same buffers.
     ///
@@ -164,7 +176,7 @@ impl Cuda {
         if let Some(loaded) = modules.get(module.name) {
             return Ok(Arc::clone(loaded));
         }
-        let loaded = self.load(module.name, module.text)?;
+        let loaded = self.load(module.name, module.for_chip(self.0.info.capability))?;
         modules.insert(module.name, Arc::clone(&loaded));
         Ok(loaded)
     }
@@ -179,7 +191,7 @@ impl Cuda {
     }
 
     /// Loads `text` in place of the module of this name, which must not have been used yet: to try a variant of its kernels
-    /// with the same names, parameters and launch shapes.
+    /// with the same names and parameters.
     ///
     /// # Errors
     /// [`TensorError::Launch`] if the module is in use already; as [`launch`](Self::launch).
@@ -203,7 +215,7 @@ impl Cuda {
         }
         let handle = self.0.context.load_module(Ptx::from_src(text));
         let handle = handle.map_err(refused(format!("loading the kernels of {name}")))?;
-        Ok(Arc::new(Loaded { handle, signatures: Signatures::read(text) }))
+        Ok(Arc::new(Loaded { handle, signatures: Signatures::read(text), parameters: Parameters::read(text) }))
     }
 
     pub(super) fn watched(&self) -> MutexGuard<'_, Watched> {

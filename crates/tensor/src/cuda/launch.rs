@@ -19,12 +19,42 @@ pub struct Module {
     pub name: &'static str,
     /// The text.
     pub text: &'static str,
+    /// Texts for chips on which other parameters are faster, by compute capability (90 for 9.0).
+    pub tuned: &'static [(u32, &'static str)],
+}
+
+impl Module {
+    /// The text for a chip.
+    pub(super) fn for_chip(&self, (major, minor): (i32, i32)) -> &'static str {
+        let own = |(chip, _): &&(u32, &str)| i64::from(*chip) == i64::from(major) * 10 + i64::from(minor);
+        self.tuned.iter().find(own).map_or(self.text, |(_, text)| text)
+    }
 }
 
 /// A module in a context.
 pub(super) struct Loaded {
     pub(super) handle: Arc<CudaModule>,
     pub(super) signatures: Signatures,
+    pub(super) parameters: Parameters,
+}
+
+/// The compile-time parameters of the kernels, from the line `// tuned NAME=1,2 OTHER=3` of the PTX.
+pub(super) struct Parameters(HashMap<String, Vec<usize>>);
+
+impl Parameters {
+    pub(super) fn read(ptx: &str) -> Self {
+        let line = ptx.lines().take(4).find_map(|line| line.strip_prefix("// tuned ")).unwrap_or_default();
+        let one = |word: &str| {
+            let (name, values) = word.split_once('=')?;
+            let values = values.split(',').map(str::parse).collect::<Result<Vec<usize>, _>>();
+            Some((name.to_owned(), values.ok()?))
+        };
+        Parameters(line.split_whitespace().filter_map(one).collect())
+    }
+
+    pub(super) fn get<const N: usize>(&self, name: &str) -> Option<[usize; N]> {
+        self.0.get(name)?.as_slice().try_into().ok()
+    }
 }
 
 /// The types of every kernel's parameters, as the PTX declares them.
@@ -234,6 +264,21 @@ impl Argument {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn parameters_stand_in_a_line_of_the_ptx() {
+        let found = Parameters::read("// stamp source=a text=b\n// tuned ROWS=128 TILE=2,4 ODD=x\n.version 8.4\n");
+        assert_eq!(found.get("ROWS"), Some([128]));
+        assert_eq!(found.get("TILE"), Some([2, 4]));
+        assert_eq!((found.get::<1>("TILE"), found.get::<1>("ODD"), found.get::<1>("NONE")), (None, None, None));
+        assert_eq!(Parameters::read(".version 8.4\n").get::<1>("ROWS"), None);
+    }
+
+    #[test]
+    fn a_chip_gets_its_own_text() {
+        let module = Module { name: "m", text: "any", tuned: &[(90, "nine")] };
+        assert_eq!((module.for_chip((9, 0)), module.for_chip((8, 0))), ("nine", "any"));
+    }
 
     #[test]
     fn parameters_are_read_from_the_ptx() {

@@ -15,7 +15,9 @@ pub const MOST: usize = 32;
 pub(super) const SMALL: usize = 512;
 /// Rows a block bounds together, and the tile of the sieve.
 pub(super) const BLOCK: usize = 64;
-const TILE: (usize, usize) = (128, 256);
+/// Rows of the bank in a tile of the sieve.
+const TILE: usize = 256;
+/// Shared bytes that the sieve may take, whatever its tile.
 const SHARED: u32 = 98_304;
 /// Bytes of distances or bounds that a search holds at a time, at most: queries go in groups.
 const WORK: usize = 256 << 20;
@@ -64,7 +66,7 @@ impl Bank {
     /// As [`new`](Self::new).
     pub fn with_small(cuda: &Cuda, rows: ArrayView2<'_, f32>, small: usize) -> CudaResult<Self> {
         let (n, d) = rows.dim();
-        if n == 0 || d == 0 || n > i32::MAX as usize - TILE.1 || d > 1 << 24 {
+        if n == 0 || d == 0 || n > i32::MAX as usize - TILE || d > 1 << 24 {
             return Err(shape_error(OP, "rows [n, d] with 1 <= n < 2^31 - 256 and 1 <= d <= 2^24", rows.shape()).into());
         }
         let rows = rows.as_standard_layout();
@@ -232,11 +234,14 @@ impl Sieve {
         // SAFETY: m d queries and d of the centre in; m k, m and m values out.
         unsafe { launch.run((grid(m, 8), 1), THREADS, 0) }?;
         let mut values = cuda.scratch::<f32>(2 * n.div_ceil(BLOCK) * m)?;
+        let ([rows], [stages]) =
+            (cuda.parameter(NEAREST_80, "NEAREST_ROWS")?, cuda.parameter(NEAREST_80, "NEAREST_STAGES")?);
+        let shared = (stages * (rows + TILE) * 64) as u32;
         let launch = cuda.launch(NEAREST_80, "nearest_sieve")?.input(&half).input(&self.half).input(&self.norm);
         let launch = launch.output(&mut values).int(m).int(n).int(k);
         // SAFETY: m k and n k halves in rows of a multiple of 32, from allocations aligned to 256 bytes; 2 ceil(n / 64) m
         // values out.
-        unsafe { launch.run((grid(m, TILE.0), grid(n, TILE.1)), THREADS, SHARED) }?;
+        unsafe { launch.run((grid(m, rows), grid(n, TILE)), THREADS, shared) }?;
         let launch = cuda.launch(NEAREST_80, "nearest_rerank")?.input(query).input(bank.rows).input(&norm).input(&loss);
         let launch = launch.input(&self.block).input(&values).output(&mut found.0).output(&mut found.1);
         let launch = launch.float(self.scale).int(m).int(n).int(d).int(k).int(kept);

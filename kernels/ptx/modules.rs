@@ -1,0 +1,81 @@
+// Written by `cargo xtask ptx`: the PTX files, and those for chips on which other parameters are faster.
+pub(crate) const BLUR: Module = Module {
+    name: "blur.compute_75",
+    text: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/ptx/blur.compute_75.ptx")),
+    tuned: &[],
+};
+pub(crate) const CONV: Module = Module {
+    name: "conv.compute_75",
+    text: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/ptx/conv.compute_75.ptx")),
+    tuned: &[],
+};
+pub(crate) const CONV_80: Module = Module {
+    name: "conv.compute_80",
+    text: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/ptx/conv.compute_80.ptx")),
+    tuned: &[],
+};
+pub(crate) const DEPTHWISE: Module = Module {
+    name: "depthwise.compute_75",
+    text: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/ptx/depthwise.compute_75.ptx")),
+    tuned: &[],
+};
+pub(crate) const CEILING: Module = Module {
+    name: "ceiling.compute_75",
+    text: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/ptx/ceiling.compute_75.ptx")),
+    tuned: &[],
+};
+pub(crate) const CEILING_80: Module = Module {
+    name: "ceiling.compute_80",
+    text: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/ptx/ceiling.compute_80.ptx")),
+    tuned: &[],
+};
+pub(crate) const EMBED: Module = Module {
+    name: "embed.compute_75",
+    text: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/ptx/embed.compute_75.ptx")),
+    tuned: &[],
+};
+pub(crate) const KCENTER: Module = Module {
+    name: "kcenter.compute_75",
+    text: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/ptx/kcenter.compute_75.ptx")),
+    tuned: &[],
+};
+pub(crate) const MAHALANOBIS: Module = Module {
+    name: "mahalanobis.compute_75",
+    text: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/ptx/mahalanobis.compute_75.ptx")),
+    tuned: &[],
+};
+pub(crate) const MOMENTS: Module = Module {
+    name: "moments.compute_75",
+    text: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/ptx/moments.compute_75.ptx")),
+    tuned: &[],
+};
+pub(crate) const NEAREST: Module = Module {
+    name: "nearest.compute_75",
+    text: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/ptx/nearest.compute_75.ptx")),
+    tuned: &[],
+};
+pub(crate) const NEAREST_80: Module = Module {
+    name: "nearest.compute_80",
+    text: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/ptx/nearest.compute_80.ptx")),
+    tuned: &[],
+};
+pub(crate) const PAIRWISE: Module = Module {
+    name: "pairwise.compute_75",
+    text: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/ptx/pairwise.compute_75.ptx")),
+    tuned: &[],
+};
+pub(crate) const POOL: Module = Module {
+    name: "pool.compute_75",
+    text: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/ptx/pool.compute_75.ptx")),
+    tuned: &[],
+};
+pub(crate) const PROJECTION: Module = Module {
+    name: "projection.compute_75",
+    text: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/ptx/projection.compute_75.ptx")),
+    tuned: &[],
+};
+pub(crate) const RESIZE: Module = Module {
+    name: "resize.compute_75",
+    text: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/ptx/resize.compute_75.ptx")),
+    tuned: &[],
+};
