@@ -56,7 +56,8 @@ pub struct LayerInfo {
 /// A frozen network that stops after the deepest layer asked for.
 ///
 /// Batch norms are folded into the convolutions in `f64`. Buffers are kept between calls, one set for each thread that
-/// was ever inside [`features`](Self::features) at the same time, so that a call allocates nothing but its outputs.
+/// was ever inside [`features`](Self::features) at the same time, so that a call allocates no maps but its outputs, and with
+/// [`features_into`](Self::features_into) none at all.
 pub struct Backbone {
     net: &'static Net,
     graph: Graph,
