@@ -6,7 +6,7 @@ use super::spec::ConvSpec;
 /// Lanes that outputs are computed in; unused ones cost the same. The choice does not depend on the processor.
 const LANES: usize = 16;
 /// What the transforms of Winograd's F(4x4, 3x3) cost for a pixel and channel, of the input and of the output: measured on
-/// Zen 4, where this model gives the time of 4 to 256 channels within 15 percent.
+/// Zen 4, where this model gives the time of 4 to 256 channels within 17 percent.
 const TRANSFORM: f64 = 26.0;
 
 /// Whether Winograd's F(4x4, 3x3) in `f32` is faster than a plain product that does `rate` times as many multiply-adds at a

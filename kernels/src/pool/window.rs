@@ -150,14 +150,18 @@ pub fn global_avg<E: Element>(
     }
     // Sums of some pixels each, which are most likely in the cache of the thread that made them; then the sum of these.
     let blocks = positions.div_ceil(PIXELS);
-    let mut sums = vec![0.0; blocks * c];
+    let mut sums = if blocks > 1 { vec![0.0; blocks * c] } else { Vec::new() };
     for (map, mean) in input.chunks_exact(positions * c).zip(output.chunks_exact_mut(c)) {
-        let each = |(sum, pixels): (&mut [f32], &[E])| cpu_channels::sum(pixels, sum);
-        match par {
-            Par::Rayon if blocks > 1 => sums.par_chunks_exact_mut(c).zip(map.par_chunks(PIXELS * c)).for_each(each),
-            _ => sums.chunks_exact_mut(c).zip(map.chunks(PIXELS * c)).for_each(each),
+        if blocks == 1 {
+            cpu_channels::sum(map, mean);
+        } else {
+            let each = |(sum, pixels): (&mut [f32], &[E])| cpu_channels::sum(pixels, sum);
+            match par {
+                Par::Rayon => sums.par_chunks_exact_mut(c).zip(map.par_chunks(PIXELS * c)).for_each(each),
+                Par::Serial => sums.chunks_exact_mut(c).zip(map.chunks(PIXELS * c)).for_each(each),
+            }
+            cpu_channels::sum(&sums, mean);
         }
-        cpu_channels::sum(&sums, mean);
         mean.iter_mut().for_each(|mean| *mean /= positions as f32);
     }
     Ok(())
