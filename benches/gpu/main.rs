@@ -13,15 +13,21 @@
 //! |---|---|
 //! | [`cases`] | shapes, inputs and the work that is counted |
 //! | [`fits`] | what learning takes |
+//! | [`flows`] | flows, but for their products |
 //! | [`network`] | the layers of networks |
+//! | [`products`] | linear layers in training |
+//! | [`windows`] | convolutions in training, norms of maps |
 //! | [`measure`] | timing and rates |
 //!
 //! A target of the crate of the kernels, so that nothing but the C library is needed to run it.
 
 mod cases;
 mod fits;
+mod flows;
 mod measure;
 mod network;
+mod products;
+mod windows;
 
 use std::path::PathBuf;
 
@@ -84,6 +90,9 @@ fn run(cuda: &Cuda, options: &Options) -> CudaResult<String> {
     cases::all(&mut bench, tiny)?;
     fits::all(&mut bench, tiny)?;
     network::all(&mut bench, tiny)?;
+    products::all(&mut bench, tiny)?;
+    flows::all(&mut bench, tiny)?;
+    windows::all(&mut bench, tiny)?;
     let info = cuda.info();
     let (major, minor) = info.capability;
     let value = json!({

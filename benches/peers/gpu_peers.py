@@ -1,8 +1,8 @@
 """Times the formulas of PyTorch and anomalib on the shapes of a run of the GPU benchmarks, with CUDA events.
 
-    gpu_peers.py OURS.json [OUT.json [NETWORKS.json]]
+    gpu_peers.py OURS.json [OUT.json [MORE.json]...]
 
-OURS.json is what `gpu --out OURS.json` wrote on the same GPU, NETWORKS.json what `gpu-backbone` wrote. Prints a Markdown table with ratios; OUT.json gets the rows.
+OURS.json is what `gpu --out OURS.json` wrote on the same GPU, MORE.json what `gpu-backbone` and `gpu-flow` wrote. Prints a Markdown table with ratios; OUT.json gets the rows.
 Without PyTorch or a GPU it says so and exits with 0. Single precision throughout, TF32 off, as anomalib runs by default; networks
 also in fp16, channels-last, with the algorithms cuDNN finds fastest.
 """
@@ -24,8 +24,8 @@ if len(sys.argv) < 2:
     sys.exit(__doc__)
 with open(sys.argv[1]) as file:
     ours = json.load(file)
-if len(sys.argv) > 3:
-    with open(sys.argv[3]) as file:
+for name in sys.argv[3:]:
+    with open(name) as file:
         ours["rows"] += (json.load(file) or {"rows": []})["rows"]
 if not ours["rows"]:
     skip("There are no timings to compare with.")
@@ -242,7 +242,203 @@ def projection(**shape):
     return lambda: torch.matmul(rows, matrix), 1
 
 
+class Linear:
+    """A linear layer on few rows: forward with ReLU, back to its input, and the gradient with a step of fused Adam."""
+
+    def __init__(self, part, bf16):
+        self.part, self.bf16 = part, bf16
+
+    def __call__(self, n, outputs, inputs, condition):
+        weight = torch.nn.Parameter(uniform(outputs, inputs + condition))
+        x, g, bias = uniform(n, inputs + condition), uniform(n, outputs), uniform(outputs)
+        optimiser = torch.optim.Adam([weight], lr=1e-4, fused=True)
+        weight.grad = torch.zeros_like(weight)
+
+        def call():
+            with torch.no_grad(), torch.autocast("cuda", torch.bfloat16, enabled=self.bf16, cache_enabled=False):
+                if self.part == "forward":
+                    torch.relu_(F.linear(x, weight, bias))
+                elif self.part == "backward":
+                    torch.matmul(g, weight[:, :inputs])
+                else:
+                    weight.grad.copy_(torch.matmul(g.t(), x))
+                    optimiser.step()
+
+        return call, 1
+
+
+class Coupling(torch.nn.Module):
+    """FrEIA's AllInOneBlock as anomalib's CFlow-AD has it, with a permutation."""
+
+    def __init__(self, c, k):
+        super().__init__()
+        self.c1, self.c2 = c - c // 2, c // 2
+        width = self.c1 + k
+        self.subnet = torch.nn.Sequential(
+            torch.nn.Linear(width, 2 * width), torch.nn.ReLU(), torch.nn.Linear(2 * width, 2 * self.c2)
+        )
+        self.theta = torch.nn.Parameter(torch.full((1, c), 9.98))
+        self.offset = torch.nn.Parameter(torch.zeros(1, c))
+        self.register_buffer("order", torch.randperm(c))
+
+    def forward(self, x, cond):
+        x1, x2 = torch.split(x, [self.c1, self.c2], 1)
+        a = self.subnet(torch.cat([x1, cond], 1)) * 0.1
+        s = 1.9 * torch.tanh(a[:, : self.c2])
+        y = torch.cat([x1, x2 * torch.exp(s) + a[:, self.c2 :]], 1)
+        scale = 0.1 * F.softplus(self.theta, beta=0.5)
+        z = (y * scale + self.offset)[:, self.order]
+        return z, s.sum(1) + torch.log(scale).sum()
+
+
+def decoder(channels, blocks, condition):
+    return torch.nn.ModuleList([Coupling(channels, condition) for _ in range(blocks)]).to(GPU)
+
+
+def likelihood(flow, x, cond):
+    det = torch.zeros(len(x), device=GPU)
+    for block in flow:
+        x, own = block(x, cond)
+        det = det + own
+    return (-0.5 * x.pow(2).sum(1) - x.shape[1] * 0.9189385 + det) / x.shape[1]
+
+
+def cflow_step(channels, samples, blocks, condition, precision):
+    """A step as anomalib takes it; Adam fused, which is faster than its default."""
+    flow = decoder(channels, blocks, condition)
+    optimiser = torch.optim.Adam(flow.parameters(), lr=1e-4, fused=True)
+    x, cond = uniform(samples, channels), uniform(samples, condition)
+
+    def call():
+        optimiser.zero_grad()
+        with torch.autocast("cuda", torch.bfloat16, enabled=precision == "bf16"):
+            loss = -F.logsigmoid(likelihood(flow, x, cond).float()).mean()
+        loss.backward()
+        optimiser.step()
+        loss.item()
+
+    return call, 1
+
+
+def cflow_score(channels, samples, blocks, condition):
+    flow = decoder(channels, blocks, condition)
+    x, cond = uniform(samples, channels), uniform(samples, condition)
+
+    def call():
+        with torch.inference_mode():
+            likelihood(flow, x, cond)
+
+    return call, 1
+
+
+class Window:
+    """The gradient of the weight of a convolution whose maps lie channels-last."""
+
+    def __call__(self, n, side, c, o, kernel):
+        last = torch.channels_last
+        x, g = uniform(n, c, side, side).to(memory_format=last), uniform(n, o, side, side).to(memory_format=last)
+        return lambda: torch.nn.grad.conv2d_weight(x, (o, c, kernel, kernel), g, padding=kernel // 2), 1
+
+
+def norm(back):
+    def formula(n, side, c):
+        x = uniform(n, c, side, side)
+        weight, bias = torch.nn.Parameter(uniform(c, side, side)), torch.nn.Parameter(uniform(c, side, side))
+        y = F.layer_norm(x, weight.shape, weight, bias)
+        g = torch.ones_like(y)
+
+        def call():
+            if back:
+                torch.autograd.grad(y, [weight, bias], g, retain_graph=True)
+            else:
+                with torch.no_grad():
+                    F.layer_norm(x, weight.shape, weight, bias)
+
+        return call, 1
+
+    return formula
+
+
+class MapCoupling(torch.nn.Module):
+    """FrEIA's AllInOneBlock as anomalib's FastFlow has it, with a permutation."""
+
+    def __init__(self, c, kernel):
+        super().__init__()
+        self.c1, self.c2 = c - c // 2, c // 2
+        self.subnet = torch.nn.Sequential(
+            torch.nn.Conv2d(self.c1, self.c1, kernel, padding="same"),
+            torch.nn.ReLU(),
+            torch.nn.Conv2d(self.c1, 2 * self.c2, kernel, padding="same"),
+        )
+        self.theta = torch.nn.Parameter(torch.full((1, c, 1, 1), 9.98))
+        self.offset = torch.nn.Parameter(torch.zeros(1, c, 1, 1))
+        self.register_buffer("order", torch.randperm(c))
+
+    def forward(self, x):
+        x1, x2 = torch.split(x, [self.c1, self.c2], 1)
+        a = self.subnet(x1) * 0.1
+        s = 2.0 * torch.tanh(a[:, : self.c2])
+        y = torch.cat([x1, x2 * torch.exp(s) + a[:, self.c2 :]], 1)
+        scale = 0.1 * F.softplus(self.theta, beta=0.5)
+        z = (y * scale + self.offset)[:, self.order]
+        return z, s.sum((1, 2, 3)) + x[0, 0].numel() * torch.log(scale).sum()
+
+
+def map_flow(channels, side, blocks):
+    layers = [MapCoupling(channels, 1 if b % 2 else 3) for b in range(blocks)]
+    return torch.nn.ModuleList([torch.nn.LayerNorm((channels, side, side)), *layers]).to(GPU)
+
+
+def latents(flow, x):
+    x, det = flow[0](x), 0
+    for block in flow[1:]:
+        x, own = block(x)
+        det = det + own
+    return x, det
+
+
+def fastflow_step(channels, side, pictures, blocks):
+    """A step as anomalib takes it on features that are there; Adam fused, which is faster than its default."""
+    flow = map_flow(channels, side, blocks)
+    optimiser = torch.optim.Adam(flow.parameters(), lr=1e-4, fused=True)
+    x = uniform(pictures, channels, side, side)
+
+    def call():
+        optimiser.zero_grad()
+        z, det = latents(flow, x)
+        loss = (0.5 * z.pow(2).sum((1, 2, 3)) - det).mean()
+        loss.backward()
+        optimiser.step()
+        loss.item()
+
+    return call, 1
+
+
+def fastflow_score(channels, side, pictures, blocks):
+    flow = map_flow(channels, side, blocks)
+    x = uniform(pictures, channels, side, side)
+
+    def call():
+        with torch.inference_mode():
+            z, det = latents(flow, x)
+            z.pow(2).mean(1)
+
+    return call, 1
+
+
 FORMULAS = {
+    "fastflow_step": fastflow_step,
+    "fastflow_score": fastflow_score,
+    "window_gradient": Window(),
+    "norm_maps": norm(False),
+    "norm_gradient": norm(True),
+    "cflow_step": cflow_step,
+    "cflow_score": cflow_score,
+    **{
+        f"product_{part}_{kind}": Linear(part, kind == "bf16")
+        for part in ("forward", "backward", "update")
+        for kind in ("f32", "bf16")
+    },
     "network": network,
     "moments_fit": moments,
     "projection": projection,

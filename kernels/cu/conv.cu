@@ -6,7 +6,8 @@
 //
 // Maps are [n, h, w, c]; c and `o` are multiples of 4 (f32) or 8 (fp16), channels beyond the network's are zero; borders count
 // as zeros. `residual` may be null and `out` must be no other operand. No operand has 2^31 numbers or more. A result does not
-// depend on the tile, nor on the other pictures of a batch.
+// depend on the tile, nor on the other pictures of a batch. With the activation ACT_MASK, `residual` is no summand: results are
+// zero where it is not above zero.
 //
 // conv_f32_*: each sum is one chain of fused multiply-adds in the order of the depth, then bias, then residual; `weight`
 //   [kh kw c, o].
@@ -18,14 +19,17 @@
 // |---|---|---|---|
 // | conv_f32_128 | grid (ceil(m / 128), ceil(o / 128)), 256 threads | 16896 | 2 m o kh kw c f32 |
 // | conv_f32_64 | grid (ceil(m / 64), ceil(o / 64)), 256 threads | 16896 | the same |
-// | conv_f16_128, conv_f16_point_128 | grid (ceil(m / 128), ceil(o / 128)), 256 threads | 65536 | 2 m o depth fp16 |
+// | conv_f16_128, conv_f16_point_128 | grid (ceil(m / 128), ceil(o / 128)), 128 threads | 65536 | 2 m o depth fp16 |
 // | conv_f16_64, conv_f16_point_64 | grid (ceil(m / 64), ceil(o / 64)), 128 threads | 32768 | the same |
 //
 // Bytes: the map and the weights once from memory where L2 holds the rest (a tile of side T reads depth (1/T + 1/T) values a
 // result from L2), the residual once, the output once; 4 bytes a value, or 2.
 //
-// Registers on sm_80 and sm_90, without spills: conv_f32_128 123 and 124, conv_f32_64 72 and 72, conv_f16_128 119 and 120,
-// conv_f16_64 91 and 92, conv_f16_point_128 121 and 123, conv_f16_point_64 88 and 89.
+// Shared memory, for 32 steps of the depth: a warp of the large tile reads 8 KB for its 64 x 64 results, and a block writes 16 KB:
+// 47 bytes a thousand flops, where warps of 64 x 32 have 63. Instructions (sm_90): 2.9 for each of mma.sync, 2.2 with *_point.
+//
+// Registers on sm_80 and sm_90, without spills: conv_f32_128 123 and 124, conv_f32_64 72 and 72, conv_f16_128 210 and 216,
+// conv_f16_64 86 and 90, conv_f16_point_128 206 and 214, conv_f16_point_64 84 and 89.
 // Share of roofline: not measured yet; on a GPU,
 // `cargo bench -p blemish-kernels --features cuda --bench gpu -- --kernel conv`
 // measures it.
@@ -33,8 +37,8 @@
 
 // Of the tensor core tiles: how many warps side by side in rows and columns, and how many fragments of 16 rows and of 8 columns
 // each of them has.
-#ifndef CONV_LARGE  // tune: 2,4,4,4 2,2,4,8 2,4,2,4
-#define CONV_LARGE 2,4,4,4
+#ifndef CONV_LARGE  // tune: 2,2,4,8 2,4,4,8 2,4,4,4
+#define CONV_LARGE 2,2,4,8
 #endif
 #ifndef CONV_SMALL  // tune: 2,2,2,4 1,4,4,2
 #define CONV_SMALL 2,2,2,4
@@ -89,7 +93,7 @@ __device__ __forceinline__ void write_slab(const float* slab, int pitch, int row
     if (residual) {
       Pack<T>::load(residual + to, add);
 #pragma unroll
-      for (int e = 0; e < N; e++) v[e] += add[e];
+      for (int e = 0; e < N; e++) v[e] = act == ACT_MASK ? (add[e] > 0.f ? v[e] : 0.f) : v[e] + add[e];
     }
 #pragma unroll
     for (int e = 0; e < N; e++) v[e] = activate(v[e], act);
@@ -205,6 +209,8 @@ template <int WM_, int WN_, int FM_, int FN_> struct Cores {
   static constexpr int WM = WM_, WN = WN_, FM = FM_, FN = FN_;
   static constexpr int THREADS = WM * WN * 32, ROWS = WM * FM * 16, COLUMNS = WN * FN * 8, DEPTH = 32, STAGES = CONV_STAGES;
   static constexpr int STAGE = (ROWS + COLUMNS) * DEPTH * 2;
+  // Blocks of a multiprocessor that the registers of the sums leave room for.
+  static constexpr int ROOM = 8192 / (THREADS * FM * FN), BLOCKS = ROOM < 1 ? 1 : ROOM > 4 ? 4 : ROOM;
   // Rows of each side that a thread brings a quarter of.
   static constexpr int MINE = ROWS * 4 / THREADS, OTHERS = COLUMNS * 4 / THREADS;
   // Results on their way out: two fragments of rows of every warp, padded so that rows begin in other banks.
@@ -223,10 +229,13 @@ __device__ __forceinline__ void cores(const uint16_t* __restrict__ in, const uin
                                       uint16_t* __restrict__ out, int m, int h, int w, int c, int oh, int ow, int o, int kh,
                                       int kw, int sy, int sx, int top, int left, int depth, int act) {
   constexpr int FM = Tile::FM, FN = Tile::FN, STAGES = Tile::STAGES, SKIP = Tile::THREADS / 4;
+  static_assert(SKIP % 8 == 0, "the rotation is the same for all rows of a thread");
   DYN_SMEM(shared);
   const int tid = threadIdx.x, lane = tid & 31, wm = (tid >> 5) % Tile::WM, wn = (tid >> 5) / Tile::WM;
   const int m0 = blockIdx.x * Tile::ROWS, o0 = blockIdx.y * Tile::COLUMNS, steps = depth / Tile::DEPTH;
   const int quarter = tid & 3, first = tid >> 2, pieces = c / 8;
+  // Everything that is the same in all steps is computed once: as it is added to, a step has few instructions besides the
+  // products. `at` of a window is counted from the first number of the thread's quarter.
   Window from[Tile::MINE];
 #pragma unroll
   for (int i = 0; i < Tile::MINE; i++) {
@@ -238,23 +247,25 @@ __device__ __forceinline__ void cores(const uint16_t* __restrict__ in, const uin
   Tap tap = {0, 0, 0};
   if (POINT) tap.piece = quarter;
   else tap.forward(quarter, pieces, kw);
-  auto load = [&](int step) {
-    unsigned char* stage = shared + step % STAGES * Tile::STAGE;
+  const uint16_t* filters = weight + (o0 + first) * depth + quarter * 8;
+  bool exists[Tile::OTHERS];
+#pragma unroll
+  for (int i = 0; i < Tile::OTHERS; i++) exists[i] = o0 + first + i * SKIP < o;
+  // Byte of the thread's first piece of either side in a stage; its others follow SKIP rows apart.
+  const int to = swizzled(first, quarter);
+  auto load = [&](int stage) {
+    unsigned char *l = shared + stage * Tile::STAGE + to, *r = l + Tile::ROWS * 64;
     const int offset = (POINT ? 0 : (tap.ky * w + tap.kx) * c) + tap.piece * 8;
+    const bool row = POINT ? tap.piece < pieces : tap.ky < kh;
 #pragma unroll
     for (int i = 0; i < Tile::MINE; i++) {
       const Window& f = from[i];
-      const bool inside = POINT ? f.at >= 0 && tap.piece < pieces
-                                : tap.ky < kh && within(f.y + tap.ky, h) && within(f.x + tap.kx, w);
-      cp_async16(stage + swizzled(first + i * SKIP, quarter), in + (inside ? f.at + offset : 0), inside);
+      const bool inside = POINT ? row && f.at >= 0 : row && within(f.y + tap.ky, h) && within(f.x + tap.kx, w);
+      cp_async16(l + i * SKIP * 64, in + (f.at + offset), inside);  // of what is outside nothing is read
     }
 #pragma unroll
-    for (int i = 0; i < Tile::OTHERS; i++) {
-      const int r = first + i * SKIP;
-      const bool inside = o0 + r < o;
-      const uint16_t* row = weight + (inside ? o0 + r : 0) * depth;
-      cp_async16(stage + Tile::ROWS * 64 + swizzled(r, quarter), row + step * Tile::DEPTH + quarter * 8, inside);
-    }
+    for (int i = 0; i < Tile::OTHERS; i++) cp_async16(r + i * SKIP * 64, filters + i * SKIP * depth, exists[i]);
+    filters += Tile::DEPTH;
     if (POINT) tap.piece += 4;
     else tap.forward(4, pieces, kw);
   };
@@ -265,6 +276,10 @@ __device__ __forceinline__ void cores(const uint16_t* __restrict__ in, const uin
     for (int j = 0; j < FN; j++)
 #pragma unroll
       for (int e = 0; e < 4; e++) acc[i][j][e] = 0.f;
+  // Bytes of the lane's row of the warp's first fragment; the others follow 16 rows apart, and the second half of a step's
+  // depth differs in one bit.
+  const int a0 = swizzled(wm * FM * 16 + (lane & 15), lane >> 4);
+  const int b0 = Tile::ROWS * 64 + swizzled(wn * FN * 8 + (lane & 7) + ((lane >> 4) << 3), (lane >> 3) & 1);
   for (int s = 0; s < STAGES - 1; s++) {
     if (s < steps) load(s);
     cp_commit();
@@ -272,18 +287,19 @@ __device__ __forceinline__ void cores(const uint16_t* __restrict__ in, const uin
   for (int s = 0; s < steps; s++) {
     cp_wait<STAGES - 2>();
     __syncthreads();
-    if (s + STAGES - 1 < steps) load(s + STAGES - 1);
+    if (s + STAGES - 1 < steps) load((s + STAGES - 1) % STAGES);
     cp_commit();
-    const unsigned char *l = shared + s % STAGES * Tile::STAGE, *r = l + Tile::ROWS * 64;
+    const unsigned char* stage = shared + s % STAGES * Tile::STAGE;
 #pragma unroll
     for (int kk = 0; kk < 2; kk++) {
+      const unsigned char *l = stage + (a0 ^ kk * 32), *r = stage + (b0 ^ kk * 32);
       uint32_t fa[FM][4], fb[FN][2];
 #pragma unroll
-      for (int i = 0; i < FM; i++) ldmatrix_x4(fa[i], l + swizzled((wm * FM + i) * 16 + (lane & 15), kk * 2 + (lane >> 4)));
+      for (int i = 0; i < FM; i++) ldmatrix_x4(fa[i], l + i * 1024);
 #pragma unroll
       for (int j = 0; j < FN; j += 2) {
         uint32_t q[4];
-        ldmatrix_x4(q, r + swizzled((wn * FN + j) * 8 + (lane & 7) + ((lane >> 4) << 3), kk * 2 + ((lane >> 3) & 1)));
+        ldmatrix_x4(q, r + j * 512);
         fb[j][0] = q[0], fb[j][1] = q[1], fb[j + 1][0] = q[2], fb[j + 1][1] = q[3];
       }
 #pragma unroll
@@ -315,16 +331,16 @@ __device__ __forceinline__ void cores(const uint16_t* __restrict__ in, const uin
 
 }  // namespace conv
 
-#define CONV_F16(name, tile, point, blocks)                                                                              \
-  extern "C" __global__ void __launch_bounds__(conv::tile::THREADS, blocks)                                              \
+#define CONV_F16(name, tile, point)                                                                                      \
+  extern "C" __global__ void __launch_bounds__(conv::tile::THREADS, conv::tile::BLOCKS)                                            \
   name(const uint16_t* __restrict__ in, const uint16_t* __restrict__ weight, const float* __restrict__ bias,             \
        const uint16_t* __restrict__ residual, uint16_t* __restrict__ out, int m, int h, int w, int c, int oh, int ow,    \
        int o, int kh, int kw, int sy, int sx, int top, int left, int depth, int act) {                                   \
     conv::cores<conv::tile, point>(in, weight, bias, residual, out, m, h, w, c, oh, ow, o, kh, kw, sy, sx, top, left,    \
                                    depth, act);                                                                          \
   }
-CONV_F16(conv_f16_128, Large, false, 2)
-CONV_F16(conv_f16_64, Small, false, 4)
-CONV_F16(conv_f16_point_128, Large, true, 2)
-CONV_F16(conv_f16_point_64, Small, true, 4)
+CONV_F16(conv_f16_128, Large, false)
+CONV_F16(conv_f16_64, Small, false)
+CONV_F16(conv_f16_point_128, Large, true)
+CONV_F16(conv_f16_point_64, Small, true)
 #endif

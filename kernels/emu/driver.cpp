@@ -5,19 +5,25 @@
 // memory is poisoned; writes beyond a buffer, buffers that are never freed, launches beyond a chip's limits and shared memory
 // that was not asked for are errors. BLEMISH_DRIVER=old|broken|none makes the driver too old, failing, or without a device.
 #define EMU
+#include "adam.cu"
 #include "blur.cu"
 #include "ceiling.cu"
 #include "conv.cu"
+#include "coupling.cu"
 #include "depthwise.cu"
 #include "embed.cu"
+#include "flow.cu"
 #include "kcenter.cu"
 #include "mahalanobis.cu"
 #include "moments.cu"
 #include "nearest.cu"
+#include "norm.cu"
 #include "pairwise.cu"
 #include "pool.cu"
+#include "product.cu"
 #include "projection.cu"
 #include "resize.cu"
+#include "window.cu"
 
 #include <map>
 #include <mutex>
@@ -60,6 +66,13 @@ Kernel kernels[] = {
     KERNEL(resize_across),     KERNEL(resize_bilinear),   KERNEL(projection_draw),  KERNEL(projection_apply),
     KERNEL(moments_shift),     KERNEL(moments_add_f32),   KERNEL(moments_add_f64),  KERNEL(moments_covariance_f32),
     KERNEL(moments_covariance_f64), KERNEL(moments_factor), KERNEL(moments_pack),
+    KERNEL(window_128),        KERNEL(window_64),         KERNEL(window_sum),       KERNEL(window_turn),
+    KERNEL(norm_sums),         KERNEL(norm_apply),        KERNEL(norm_gradient),
+    KERNEL(adam_step),         KERNEL(coupling_forward),  KERNEL(coupling_backward), KERNEL(flow_gather),
+    KERNEL(flow_output),       KERNEL(flow_next),         KERNEL(flow_sums),       KERNEL(flow_vectors),
+    KERNEL(flow_scale),        KERNEL(embed_terms),       KERNEL(embed_add),         KERNEL(embed_select),
+    KERNEL(product_forward_f32), KERNEL(product_forward_many_f32), KERNEL(product_backward_f32), KERNEL(product_update_f32),
+    KERNEL(product_forward_bf16), KERNEL(product_backward_bf16), KERNEL(product_update_bf16),
     KERNEL(ceiling_copy),      KERNEL(ceiling_multiply_add), KERNEL(ceiling_tensor),
 };
 

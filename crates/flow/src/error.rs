@@ -7,6 +7,10 @@ pub enum FlowError {
     /// A tensor operation refused its arguments.
     #[error(transparent)]
     Grad(#[from] GradError),
+    /// A GPU refused.
+    #[cfg(feature = "cuda")]
+    #[error(transparent)]
+    Gpu(#[from] blemish_kernels::cuda::CudaError),
     /// Shapes that do not belong together.
     #[error("{what}: wanted {wanted}, got {got}")]
     Shape {

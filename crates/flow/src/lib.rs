@@ -8,6 +8,7 @@
 //! | [`Flow`] | blocks in sequence: forward, inverse, gradients with or without stored activations |
 //! | [`LinearTrainer`] | steps of Adam on a flow of linear blocks, as fast as the processor multiplies |
 //! | [`MapFlow`], [`PackedFlow`], [`ConvTrainer`] | a flow of convolutional blocks behind a layer norm: to keep, to use, to train |
+//! | `gpu` | training and likelihoods on NVIDIA GPUs (feature `cuda`) |
 //! | [`positional_encoding`] | the condition CFlow-AD gives each position |
 //! | [`log_likelihood`] | under a standard normal |
 //!
@@ -26,6 +27,8 @@
 mod block;
 mod coupling;
 mod error;
+#[cfg(feature = "cuda")]
+pub mod gpu;
 mod likelihood;
 mod map_flow;
 mod mixing;

@@ -1,6 +1,8 @@
 //! What makes a flow a flow: it can be undone, and its log-determinant is that of its Jacobian.
 
-use blemish_flow::{ConvTrainer, Flow, FlowSpec, LinearTrainer, MapFlow, PackedFlow, Products, log_likelihood_loss};
+use blemish_flow::{
+    ConvTrainer, Flow, FlowSpec, LinearTrainer, MapFlow, PackedFlow, Products, Recomputed, log_likelihood_loss,
+};
 use blemish_grad::optim::Adam;
 use blemish_grad::{Leaves, Module, Tape, Var, ops};
 use blemish_kernels::gemm::Isa;
@@ -313,11 +315,12 @@ proptest! {
         }
         prop_assert_eq!(used, Products::Bf16);
         prop_assert!((got.loss - want.loss).abs() < 2e-3 * (1.0 + want.loss.abs()), "{} for {}", got.loss, want.loss);
-        for (got, want) in got.gradients.iter().flatten().zip(want.gradients.iter().flatten()) {
-            let norm = |x: &mut dyn Iterator<Item = f32>| x.map(|v| v * v).sum::<f32>().sqrt();
-            let error = norm(&mut got.iter().zip(want).map(|(g, w)| g - w));
-            let size = norm(&mut want.iter().copied());
-            prop_assert!(error <= 0.1 * size + 1e-5, "{error} of {size}");
-        }
+        // Of all gradients together: of a few samples a switched ReLU is much of a single one.
+        let all = |of: &Recomputed| of.gradients.iter().flatten().flatten().copied().collect::<Vec<f32>>();
+        let norm = |x: &mut dyn Iterator<Item = f32>| x.map(|v| v * v).sum::<f32>().sqrt();
+        let (got, want) = (all(&got), all(&want));
+        let error = norm(&mut got.iter().zip(&want).map(|(g, w)| g - w));
+        let size = norm(&mut want.iter().copied());
+        prop_assert!(error <= 0.1 * size, "{error} of {size}");
     }
 }

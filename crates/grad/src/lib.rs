@@ -7,7 +7,8 @@
 //! | [`Param`], [`Module`], [`Leaves`] | named parameters, to save, load and optimise |
 //! | [`optim`] | SGD, Adam, AdamW, learning-rate schedules, an average of the weights |
 //!
-//! There is no global state: the tape is passed to every operation, and one made by [`Tape::inference`] records nothing.
+//! There is no global state: the tape is passed to every operation, and one made by [`Tape::inference`] records nothing. On a tape
+//! [`Tape::on`] a GPU large products run there.
 //!
 //! ```
 //! use blemish_grad::{Tape, Var, ops};
@@ -28,6 +29,7 @@ mod error;
 pub mod ops;
 pub mod optim;
 mod params;
+mod products;
 mod tape;
 
 pub use error::{GradError, Result};

@@ -1,7 +1,9 @@
 use std::sync::Arc;
 
+use blemish_tensor::Device;
 use ndarray::{ArcArray, ArrayD, IxDyn};
 
+use crate::products::Products;
 use crate::{GradError, Result, error::shape_error};
 
 /// Values on the tape: C order, cheap to clone.
@@ -64,17 +66,35 @@ struct Node {
 pub struct Tape {
     nodes: Vec<Node>,
     recording: bool,
+    products: Products,
 }
 
 impl Tape {
     /// A tape that records.
     pub fn recording() -> Tape {
-        Tape { nodes: Vec::new(), recording: true }
+        Tape { nodes: Vec::new(), recording: true, products: Products::default() }
     }
 
     /// A tape that records nothing: intermediate values are freed at once.
     pub fn inference() -> Tape {
-        Tape { nodes: Vec::new(), recording: false }
+        Tape { nodes: Vec::new(), recording: false, products: Products::default() }
+    }
+
+    /// Multiply-adds from which a product is worth the way of its operands to a GPU and back.
+    pub const WORTH: usize = 1 << 26;
+
+    /// The same tape, whose large products run on `device` if that is a GPU: those of linear layers, and of convolutions and their
+    /// transposes with stride 1, one group, an odd square kernel and as many output as input pixels, from `least` multiply-adds on
+    /// ([`WORTH`](Self::WORTH)). Results agree with the CPU's within rounding. Whatever fails there, or does not fit, is computed on the
+    /// CPU. Values stay in the CPU's memory.
+    pub fn on(mut self, device: &Device, least: usize) -> Tape {
+        self.products = Products::on(device, least);
+        self
+    }
+
+    /// Where products run.
+    pub(crate) fn products(&self) -> &Products {
+        &self.products
     }
 
     /// Whether operations are recorded.

@@ -44,8 +44,9 @@ template <int N> __device__ __forceinline__ void load_floats(const float* from, 
   }
 }
 
-// The numbers the host gives for activations. NaN goes through all of them.
-enum { ACT_NONE, ACT_RELU, ACT_RELU6, ACT_HARD_SWISH, ACT_SILU, ACT_SIGMOID, ACT_HARD_SIGMOID };
+// The numbers the host gives for activations. NaN goes through all of them. ACT_MASK is for convolutions alone: their `residual`
+// is then no summand, but where it is not above zero the result becomes zero (the way back through a ReLU).
+enum { ACT_NONE, ACT_RELU, ACT_RELU6, ACT_HARD_SWISH, ACT_SILU, ACT_SIGMOID, ACT_HARD_SIGMOID, ACT_MASK };
 
 __device__ __forceinline__ float clamp_below(float v) { return v < 0.f ? 0.f : v; }
 __device__ __forceinline__ float clamp_six(float v) { return v < 0.f ? 0.f : v > 6.f ? 6.f : v; }

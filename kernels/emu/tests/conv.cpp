@@ -38,7 +38,8 @@ static std::vector<float> sums(const Case& t, int oh, int ow, const std::vector<
               }
             }
           sum += bias[o];
-          if (t.residual) sum += residual[out.size()];
+          const float other = t.residual ? residual[out.size()] : 0;
+          sum = t.act != ACT_MASK ? sum + other : other > 0 ? sum : 0;
           out.push_back(sum);
         }
   return out;
@@ -96,11 +97,13 @@ static void one(const Case& t, unsigned seed) {
     });
     compare(name, t, seed, sum, [&](size_t i) { return half_to_float(out[i]); }, true);
   };
-  run("f16_128", conv_f16_128, 128, 256, 65536);
-  run("f16_64", conv_f16_64, 64, 128, 32768);
+  using conv::Large, conv::Small;
+  const int large = Large::STAGES * Large::STAGE, small = Small::STAGES * Small::STAGE;
+  run("f16_128", conv_f16_128, 128, Large::THREADS, large);
+  run("f16_64", conv_f16_64, 64, Small::THREADS, small);
   if (t.kh != 1 || t.kw != 1 || t.sy != 1 || t.sx != 1 || t.top || t.left || t.bottom || t.right) return;
-  run("f16_point_128", conv_f16_point_128, 128, 256, 65536);
-  run("f16_point_64", conv_f16_point_64, 64, 128, 32768);
+  run("f16_point_128", conv_f16_point_128, 128, Large::THREADS, large);
+  run("f16_point_64", conv_f16_point_64, 64, Small::THREADS, small);
 }
 
 int main() {
@@ -112,6 +115,7 @@ int main() {
       {3, 7, 7, 72, 16, 1, 1, 2, 2, 0, 0, 0, 0, ACT_SILU, false},
       {1, 6, 5, 4, 12, 3, 2, 2, 1, 0, 1, 1, 0, ACT_RELU6, true},
       {1, 5, 28, 48, 72, 3, 5, 1, 2, 1, 2, 0, 1, ACT_SIGMOID, true},
+      {2, 7, 6, 16, 24, 3, 3, 1, 1, 1, 1, 1, 1, ACT_MASK, true},
       {5, 6, 5, 160, 8, 1, 1, 1, 1, 0, 0, 0, 0, ACT_HARD_SIGMOID, false},
   };
   check::schedules(3, [&](unsigned seed) {

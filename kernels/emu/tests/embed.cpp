@@ -1,4 +1,4 @@
-// The 3 x 3 mean of the patch embedding: sums in row order to the bit, only its own columns written.
+// Patch embeddings: sums in their order to the bit, only their own columns written; rows picked.
 #include "check.h"
 #include "embed.cu"
 
@@ -20,11 +20,62 @@ static void one(int n, int h, int w, int c, int pitch, int offset, unsigned seed
         }
 }
 
+// Terms as the authors' embedding has them: a few numbers of the neighbourhood for each column, none for some.
+static void terms(int n, int h, int w, int c, int columns, int pitch, int offset, unsigned seed) {
+  check::Random random(seed + 7);
+  std::vector<uint32_t> starts{0}, place;
+  std::vector<float> weight;
+  for (int j = 0; j < columns; j++) {
+    for (int t = random.below(20); t > 0; t--) {
+      place.push_back(random.below(c) << 4 | random.below(9));
+      weight.push_back(random.uniform());
+    }
+    starts.push_back(place.size());
+  }
+  place.push_back(0), weight.push_back(0);  // so that there is one
+  auto in = check::uniform((size_t)n * h * w * c, 4), before = check::uniform((size_t)n * h * w * pitch, 5);
+  const size_t all = (size_t)n * h * w * columns;
+  check::Buffer<float> id(in), wd(weight), out(all), wide(before);
+  check::Buffer<uint32_t> sd(starts), pd(place);
+  emu::launch(check::ceil_div(all, 256), 256, 0, [&] { embed_terms(id.data(), sd.data(), pd.data(), wd.data(), out.data(), n, h, w, c, columns); });
+  emu::launch(check::ceil_div(all, 256), 256, 0, [&] { embed_add(out.data(), wide.data(), n * h * w, columns, pitch, offset); });
+  for (int p = 0; p < n * h * w; p++)
+    for (int e = 0; e < pitch; e++) {
+      const int i = p / (h * w), y = p / w % h, x = p % w, j = e - offset;
+      float sum = 0;
+      const bool own = j >= 0 && j < columns;
+      for (uint32_t t = own ? starts[j] : 0; own && t < starts[j + 1]; t++) {
+        const int tap = place[t] % 16, v = y + tap / 3 - 1, u = x + tap % 3 - 1;
+        if (v >= 0 && v < h && u >= 0 && u < w) sum += in[(((size_t)i * h + v) * w + u) * c + place[t] / 16] * weight[t];
+      }
+      if (own && out[(size_t)p * columns + j] != sum) check::fail("terms %dx%dx%dx%d to %d, seed %u at %d,%d", n, h, w, c, columns, seed, p, j);
+      const size_t at = (size_t)p * pitch + e;
+      if (wide[at] != (own ? before[at] + sum : before[at])) check::fail("add %d columns at %d, seed %u at %d,%d", columns, offset, seed, p, e);
+    }
+}
+
+static void select(int rows, int count, int c, unsigned seed) {
+  auto in = check::uniform((size_t)rows * c, 6);
+  check::Random random(seed);
+  std::vector<uint32_t> pairs;
+  for (int i = 0; i < count; i++) pairs.push_back(random.below(rows)), pairs.push_back(count - 1 - i);
+  check::Buffer<float> id(in), out((size_t)count * c);
+  check::Buffer<uint32_t> pd(pairs);
+  emu::launch(check::ceil_div((size_t)count * c, 256), 256, 0, [&] { embed_select(id.data(), pd.data(), out.data(), count, c); });
+  for (int i = 0; i < count; i++)
+    for (int e = 0; e < c; e++)
+      if (out[(size_t)(count - 1 - i) * c + e] != in[(size_t)pairs[2 * i] * c + e]) check::fail("row %d of %d, %d", i, count, e);
+}
+
 int main() {
   check::schedules(4, [](unsigned seed) {
     one(1, 1, 1, 1, 1, 0, seed);
     one(2, 5, 7, 3, 8, 4, seed);
     one(1, 2, 9, 33, 33, 0, seed);
+    terms(1, 1, 1, 1, 1, 1, 0, seed);
+    terms(2, 4, 3, 17, 40, 50, 7, seed);
+    select(1, 1, 1, seed);
+    select(40, 33, 29, seed);
   });
   return check::result("embed");
 }

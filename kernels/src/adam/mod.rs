@@ -12,6 +12,8 @@
 //! ```
 
 mod cpu;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 
 use rayon::prelude::*;
 

@@ -1,8 +1,9 @@
 #![allow(unsafe_code)]
-//! Convolutions on the GPU: dense ones as matrix products, and depthwise ones.
+//! Convolutions on the GPU: dense ones as matrix products, and depthwise ones; in training, those of a [`Layer`].
 
 use blemish_tensor::cuda::{Buffer, Cuda, Launch, Module};
 
+pub use super::cuda_layer::{After, Layer};
 use super::{Activation, ConvSpec};
 use crate::KernelError;
 use crate::cuda::element::{Element, room, wide};
@@ -115,81 +116,116 @@ impl<T: Element> Conv<T> {
         residual: Option<&Buffer<T>>,
         output: &mut Buffer<T>,
     ) -> CudaResult<()> {
-        let (oh, ow) = self.output_size(h, w)?;
-        let (c, o) = (wide::<T>(self.spec.in_channels), wide::<T>(self.spec.out_channels));
-        room::<T>(OP, [n, h, w, c], input.len())?;
-        // Kernels count from where a window begins, which may be in the border.
-        room::<T>(OP, [n, h + self.spec.kernel[0], w + self.spec.kernel[1], c], usize::MAX)?;
-        for len in [Some(output.len()), residual.map(Buffer::len)].into_iter().flatten() {
-            room::<T>(OP, [n, oh, ow, o], len)?;
-        }
-        let cuda = &self.cuda;
-        let (module, kernel, weight) = match &self.weights {
+        let (cuda, spec) = (&self.cuda, &self.spec);
+        let weight = match &self.weights {
             Weights::Dense { weight, depth } => {
-                let m = n * oh * ow;
-                let module = if T::LANES == 8 { CONV_80 } else { CONV };
-                let tile = self.tile(module, m, o)?;
-                let launch = cuda.launch(module, tile.kernel)?.input(input).input(weight).input(&self.bias);
-                let launch = match residual {
-                    Some(map) => launch.input(map),
-                    None => launch.null(),
-                };
-                let launch = launch.output(output).int(m).int(h).int(w).int(c).int(oh).int(ow).int(o);
-                let launch = self.window(launch);
-                let launch = if T::LANES == 8 { launch.int(*depth) } else { launch };
-                let blocks = (grid(m, tile.rows), grid(o, tile.columns));
-                // SAFETY: pixels and channels beyond m and o are neither read nor written; windows read inside the map of
-                // n h w c; the packed weights have kh kw c (or `depth`, a multiple of 32) times o numbers.
-                unsafe { launch.int(code(self.activation)).run(blocks, tile.threads, tile.shared) }?;
-                return Ok(());
+                let own = Dense { weight, depth: *depth, bias: &self.bias, code: code(self.activation) };
+                return dense(cuda, spec, &own, input, [n, h, w], residual, output);
             }
-            Weights::Depthwise(weight) => (DEPTHWISE, T::NAMES.depthwise, weight),
+            Weights::Depthwise(weight) => weight,
         };
-        let launch = cuda.launch(module, kernel)?.input(input).input(weight).input(&self.bias);
+        let [c, oh, ow, _] = sizes(spec, input, [n, h, w], residual, output)?;
+        let launch = cuda.launch(DEPTHWISE, T::NAMES.depthwise)?.input(input).input(weight).input(&self.bias);
         let launch = match residual {
             Some(map) => launch.input(map),
             None => launch.null(),
         };
         let launch = launch.output(output).int(n).int(h).int(w).int(c).int(oh).int(ow);
-        let launch = self.window(launch).int(code(self.activation));
+        let launch = window(spec, launch).int(code(self.activation));
         let blocks = (grid(ow * (c / T::LANES), THREADS as usize), (n * oh).min(ROWS) as u32);
         // SAFETY: windows read inside the map of n h w c; weights are kh kw c, bias c; one thread for each piece of a row of
         // the output, which has n oh of them.
         unsafe { launch.run(blocks, THREADS, 0) }?;
         Ok(())
     }
+}
 
-    fn window<'a>(&self, launch: Launch<'a>) -> Launch<'a> {
-        let ConvSpec { kernel, stride, padding, .. } = self.spec;
-        launch.int(kernel[0]).int(kernel[1]).int(stride[0]).int(stride[1]).int(padding[0]).int(padding[1])
-    }
+/// What a dense convolution does: packed weights, their depth, the bias, and the number of the activation.
+pub(super) struct Dense<'a, T: Element> {
+    pub(super) weight: &'a Buffer<T>,
+    pub(super) depth: usize,
+    pub(super) bias: &'a Buffer<f32>,
+    pub(super) code: usize,
+}
 
-    /// The large tile where it gives every multiprocessor a block.
-    fn tile(&self, module: Module, m: usize, o: usize) -> CudaResult<Tile> {
-        let point = self.spec.kernel == [1, 1] && self.spec.stride == [1, 1];
-        let blocks = m.div_ceil(128) * o.div_ceil(128);
-        let large = o > 64 && blocks >= self.cuda.info().multiprocessors as usize;
-        if T::LANES != 8 {
-            let (kernel, side) = if large { ("conv_f32_128", 128) } else { ("conv_f32_64", 64) };
-            return Ok(Tile { kernel, rows: side, columns: side, threads: 256, shared: 16_896 });
-        }
-        let name = if large { "CONV_LARGE" } else { "CONV_SMALL" };
-        let [down, across, high, wide] = self.cuda.parameter(module, name)?;
-        let [stages] = self.cuda.parameter(module, "CONV_STAGES")?;
-        let (rows, columns) = (down * high * 16, across * wide * 8);
-        let kernel = match (point, large) {
-            (true, true) => "conv_f16_point_128",
-            (true, false) => "conv_f16_point_64",
-            (false, true) => "conv_f16_128",
-            (false, false) => "conv_f16_64",
-        };
-        let (threads, shared) = ((down * across * 32) as u32, (stages * (rows + columns) * 2 * DEPTH) as u32);
-        Ok(Tile { kernel, rows, columns, threads, shared })
+/// Channels in, height, width and channels of the output, if there is room for all of it.
+fn sizes<T: Element>(
+    spec: &ConvSpec,
+    input: &Buffer<T>,
+    [n, h, w]: [usize; 3],
+    residual: Option<&Buffer<T>>,
+    output: &Buffer<T>,
+) -> CudaResult<[usize; 4]> {
+    let (oh, ow) = spec.output_size(h, w)?;
+    let (c, o) = (wide::<T>(spec.in_channels), wide::<T>(spec.out_channels));
+    room::<T>(OP, [n, h, w, c], input.len())?;
+    // Kernels count from where a window begins, which may be in the border.
+    room::<T>(OP, [n, h + spec.kernel[0], w + spec.kernel[1], c], usize::MAX)?;
+    for len in [Some(output.len()), residual.map(Buffer::len)].into_iter().flatten() {
+        room::<T>(OP, [n, oh, ow, o], len)?;
     }
+    Ok([c, oh, ow, o])
+}
+
+/// A dense convolution; the weights have the packed length of `spec`, the bias its stored channels, as the caller sees to.
+pub(super) fn dense<T: Element>(
+    cuda: &Cuda,
+    spec: &ConvSpec,
+    own: &Dense<'_, T>,
+    input: &Buffer<T>,
+    [n, h, w]: [usize; 3],
+    residual: Option<&Buffer<T>>,
+    output: &mut Buffer<T>,
+) -> CudaResult<()> {
+    let [c, oh, ow, o] = sizes(spec, input, [n, h, w], residual, output)?;
+    let m = n * oh * ow;
+    let module = if T::LANES == 8 { CONV_80 } else { CONV };
+    let tile = tile::<T>(cuda, spec, module, m, o)?;
+    let launch = cuda.launch(module, tile.kernel)?.input(input).input(own.weight).input(own.bias);
+    let launch = match residual {
+        Some(map) => launch.input(map),
+        None => launch.null(),
+    };
+    let launch = launch.output(output).int(m).int(h).int(w).int(c).int(oh).int(ow).int(o);
+    let launch = window(spec, launch);
+    let launch = if T::LANES == 8 { launch.int(own.depth) } else { launch };
+    let blocks = (grid(m, tile.rows), grid(o, tile.columns));
+    // SAFETY: pixels and channels beyond m and o are neither read nor written; windows read inside the map of
+    // n h w c; the packed weights have kh kw c (or `depth`, a multiple of 32) times o numbers.
+    unsafe { launch.int(own.code).run(blocks, tile.threads, tile.shared) }?;
+    Ok(())
+}
+
+fn window<'a>(spec: &ConvSpec, launch: Launch<'a>) -> Launch<'a> {
+    let ConvSpec { kernel, stride, padding, .. } = spec;
+    launch.int(kernel[0]).int(kernel[1]).int(stride[0]).int(stride[1]).int(padding[0]).int(padding[1])
+}
+
+/// The large tile where it gives every multiprocessor a block.
+fn tile<T: Element>(cuda: &Cuda, spec: &ConvSpec, module: Module, m: usize, o: usize) -> CudaResult<Tile> {
+    let point = spec.kernel == [1, 1] && spec.stride == [1, 1];
+    let blocks = m.div_ceil(128) * o.div_ceil(128);
+    let large = o > 64 && blocks >= cuda.info().multiprocessors as usize;
+    if T::LANES != 8 {
+        let (kernel, side) = if large { ("conv_f32_128", 128) } else { ("conv_f32_64", 64) };
+        return Ok(Tile { kernel, rows: side, columns: side, threads: 256, shared: 16_896 });
+    }
+    let name = if large { "CONV_LARGE" } else { "CONV_SMALL" };
+    let [down, across, high, wide] = cuda.parameter(module, name)?;
+    let [stages] = cuda.parameter(module, "CONV_STAGES")?;
+    let (rows, columns) = (down * high * 16, across * wide * 8);
+    let kernel = match (point, large) {
+        (true, true) => "conv_f16_point_128",
+        (true, false) => "conv_f16_point_64",
+        (false, true) => "conv_f16_128",
+        (false, false) => "conv_f16_64",
+    };
+    let (threads, shared) = ((down * across * 32) as u32, (stages * (rows + columns) * 2 * DEPTH) as u32);
+    Ok(Tile { kernel, rows, columns, threads, shared })
 }
 
 /// Weights `[o, c, kh, kw]` in the order of a dense kernel, channels padded with zeros, and the depth.
-fn pack<T: Element>(spec: &ConvSpec, weight: &[f32]) -> (usize, Vec<T>) {
+pub(super) fn pack<T: Element>(spec: &ConvSpec, weight: &[f32]) -> (usize, Vec<T>) {
     let (c, o) = (wide::<T>(spec.in_channels), wide::<T>(spec.out_channels));
     let taps = spec.kernel[0] * spec.kernel[1];
     let transposed = T::LANES == 8;
@@ -205,6 +241,9 @@ fn pack<T: Element>(spec: &ConvSpec, weight: &[f32]) -> (usize, Vec<T>) {
     }
     (depth, packed)
 }
+
+/// The number of the activation that makes of the residual a mask.
+pub(super) const MASK: usize = 7;
 
 /// The number kernels know an activation by.
 pub(crate) fn code(activation: Activation) -> usize {

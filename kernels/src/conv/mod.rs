@@ -27,6 +27,8 @@ mod cpu_winograd;
 mod cpu_winograd_tiles;
 #[cfg(feature = "cuda")]
 pub mod cuda;
+#[cfg(feature = "cuda")]
+mod cuda_layer;
 mod dense;
 mod direct;
 mod quantise;

@@ -5,6 +5,8 @@
 //! of 64, stride 64 and gap `64 c`.
 
 mod cpu;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 #[cfg(test)]
 mod tests;
 

@@ -2,23 +2,28 @@
 //!
 //! | module | kernels |
 //! |---|---|
+//! | [`adam::cuda`](crate::adam::cuda) | `adam.cu` |
 //! | [`blur::cuda`](crate::blur::cuda) | `blur.cu` |
-//! | [`conv::cuda`](crate::conv::cuda) | `conv.cu`, `depthwise.cu` |
+//! | [`conv::cuda`](crate::conv::cuda) | `conv.cu`, `depthwise.cu`; in training also `window.cu` |
+//! | [`coupling::cuda`](crate::coupling::cuda) | `coupling.cu`, `flow.cu`: flows |
 //! | [`element`] | maps of a network in and out |
 //! | [`ceiling::cuda`](crate::ceiling::cuda) | `ceiling.cu` |
 //! | [`embed`] | `embed.cu`: patch embeddings |
 //! | [`kcenter::cuda`](crate::kcenter::cuda) | `kcenter.cu`, `projection.cu` |
 //! | [`mahalanobis::cuda`](crate::mahalanobis::cuda) | `mahalanobis.cu`, `moments.cu` |
 //! | [`nearest::cuda`](crate::nearest::cuda) | `nearest.cu`, `pairwise.cu` |
+//! | [`norm`] | `norm.cu`: layer norm over whole maps |
 //! | [`pool::cuda`](crate::pool::cuda) | `pool.cu` |
+//! | [`product::cuda`](crate::product::cuda) | `product.cu`: linear layers in training |
 //! | [`resize::cuda`](crate::resize::cuda) | `resize.cu` |
 //!
 //! The PTX is part of the program; the driver compiles it for the chip at hand when a kernel is first used. Results are the
-//! bits of the CPU, but for [`mahalanobis::cuda`](crate::mahalanobis::cuda) and the convolutions, whose sums run in another
+//! bits of the CPU, but for [`mahalanobis::cuda`](crate::mahalanobis::cuda), flows and the convolutions, whose sums run in another
 //! order, and what is stored in fp16.
 
 pub mod element;
 pub mod embed;
+pub mod norm;
 
 use blemish_tensor::TensorError;
 use blemish_tensor::cuda::Module;

@@ -22,6 +22,8 @@ mod cpu_out;
 mod cpu_pairs;
 mod cpu_panel;
 mod cpu_window;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 pub mod pairs;
 pub mod panel;
 pub mod window;

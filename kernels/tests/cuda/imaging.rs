@@ -1,5 +1,5 @@
 use blemish_kernels::blur::{self, Border};
-use blemish_kernels::cuda::embed::embed;
+use blemish_kernels::cuda::embed::{Terms, embed, embed_terms, select};
 use blemish_kernels::pool::{PoolSpec, avg_pool};
 use blemish_kernels::{Par, resize};
 use blemish_tensor::cuda::Buffer;
@@ -68,4 +68,48 @@ fn embeddings_are_the_cpu_s() {
     }
     assert_eq!(got, wanted.into_raw_vec_and_offset().0);
     assert!(embed(&cuda, 1, &arguments).is_err() && embed(&cuda, 1, &[]).is_err());
+}
+
+#[test]
+fn weighted_embeddings_add_up_their_layers() {
+    let Some(cuda) = open() else { return };
+    let (sizes, width) = ([[5, 6, 4], [3, 2, 3]], 9);
+    let maps: Vec<Array4<f32>> = sizes.iter().map(|[h, w, c]| random((2, *h, *w, *c), 3 + *c as u64)).collect();
+    let device: Vec<Buffer<f32>> = maps.iter().map(|m| upload(&cuda, m)).collect();
+    // Columns of which one is shared, and one has no terms.
+    let columns = |c: usize, count: usize| -> Vec<Vec<(usize, usize, f32)>> {
+        let term = |j: usize, t: usize| ((j + t) % c, (3 * j + 4 * t) % 9, 0.25 * (t + 1) as f32 - 0.1 * j as f32);
+        (0..count).map(|j| (0..j).map(|t| term(j, t)).collect()).collect()
+    };
+    let (first, second) = (columns(4, 5), columns(3, 5));
+    let terms = [Terms::new(&cuda, 4, &first).unwrap(), Terms::new(&cuda, 3, &second).unwrap()];
+    let layers = [(&device[0], sizes[0], &terms[0], 0), (&device[1], sizes[1], &terms[1], 4)];
+    let got = embed_terms(&cuda, 2, &layers, width).unwrap();
+    let mut wanted = Array4::<f32>::zeros((2, 5, 6, width));
+    for (map, columns, offset) in [(&maps[0], &first, 0), (&maps[1], &second, 4)] {
+        let (n, h, w, _) = map.dim();
+        let own = Array4::from_shape_fn((n, h, w, columns.len()), |(i, y, x, j)| {
+            let value = |&(channel, tap, weight): &(usize, usize, f32)| {
+                let (v, u) = ((y + tap / 3).wrapping_sub(1), (x + tap % 3).wrapping_sub(1));
+                map.get((i, v, u, channel)).map_or(0.0, |value| value * weight)
+            };
+            columns[j].iter().map(value).sum::<f32>()
+        });
+        let mut part = wanted.slice_mut(s![.., .., .., offset..offset + columns.len()]);
+        part += &resize::bilinear(own.view(), (5, 6)).unwrap();
+    }
+    let wanted = wanted.into_raw_vec_and_offset().0;
+    assert_eq!(got.read().unwrap(), wanted);
+    assert!(embed_terms(&cuda, 2, &layers, width - 1).is_err() && embed_terms(&cuda, 1, &layers, width).is_err());
+    assert!(Terms::new(&cuda, 3, &first).is_err() && Terms::new(&cuda, 3, &[]).is_err());
+    assert!(Terms::new(&cuda, 1, &[vec![(0, 9, 1.0)]]).is_err());
+
+    let mut picked = cuda.zeros(3 * width).unwrap();
+    select(&got, width, &[(59, 0), (7, 2), (7, 1)], &mut picked).unwrap();
+    let row = |i: usize| &wanted[i * width..][..width];
+    assert_eq!(picked.read().unwrap(), [row(59), row(7), row(7)].concat());
+    select(&got, width, &[], &mut picked).unwrap();
+    assert!(
+        select(&got, width, &[(60, 0)], &mut picked).is_err() && select(&got, width, &[(0, 3)], &mut picked).is_err()
+    );
 }

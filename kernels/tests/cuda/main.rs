@@ -2,19 +2,25 @@
 //!
 //! | module | kernels |
 //! |---|---|
+//! | [`flow`] | couplings, Adam, the ends of a training step |
 //! | [`imaging`] | blur, resize, patch embeddings |
 //! | [`kcenter`] | coreset, projection |
+//! | [`layer`] | convolutions in training, norms of maps |
 //! | [`mahalanobis`] | fits and distances of PaDiM |
 //! | [`nearest`] | search, streamed search, distances |
 //! | [`network`] | convolutions, pools, gates |
+//! | [`product`] | linear layers in training |
 //! | [`recording`] | launches recorded and started again |
 #![cfg(feature = "cuda")]
 
+mod flow;
 mod imaging;
 mod kcenter;
+mod layer;
 mod mahalanobis;
 mod nearest;
 mod network;
+mod product;
 mod recording;
 
 use blemish_tensor::cuda::{Buffer, Cuda};

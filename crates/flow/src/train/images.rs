@@ -1,5 +1,7 @@
 //! A convolutional flow made ready for feature maps of one size: weights packed, one image at a time.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use blemish_kernels::Par;
 use blemish_kernels::conv::{Activation, Conv2d, ConvSpec};
 use blemish_kernels::coupling::{self, Layout};
@@ -225,7 +227,12 @@ impl Plans {
 pub struct PackedFlow {
     plans: Plans,
     model: MapFlow,
+    /// Working memory of images that are done: new memory costs more than it takes to fill.
+    idle: Mutex<Vec<Image>>,
 }
+
+/// Images whose working memory is kept.
+const IDLE: usize = 16;
 
 /// The latent of an image.
 #[derive(Clone, Debug)]
@@ -242,7 +249,7 @@ impl PackedFlow {
     /// # Errors
     /// As [`MapFlow::new`].
     pub fn new(model: MapFlow) -> Result<PackedFlow> {
-        Ok(PackedFlow { plans: Plans::new(&model, false)?, model })
+        Ok(PackedFlow { plans: Plans::new(&model, false)?, model, idle: Mutex::default() })
     }
 
     /// The model.
@@ -255,9 +262,23 @@ impl PackedFlow {
     /// # Errors
     /// [`FlowError::Shape`] for a map of another size.
     pub fn latent(&self, x: &[f32]) -> Result<Latent> {
-        let mut image = Image::default();
-        self.plans.load(&self.model, x, &mut image, false)?;
-        let (last, log_det) = self.plans.forward(&mut image)?;
+        let mut image = self.idle().pop().unwrap_or_default();
+        let latent = self.latent_in(x, &mut image);
+        let mut idle = self.idle();
+        if idle.len() < IDLE {
+            idle.push(image);
+        }
+        latent
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<Image>> {
+        // A panic elsewhere leaves the list whole.
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn latent_in(&self, x: &[f32], image: &mut Image) -> Result<Latent> {
+        self.plans.load(&self.model, x, image, false)?;
+        let (last, log_det) = self.plans.forward(image)?;
         let (first, second) = self.plans.halves();
         let Slot { x1, x2, .. } = &image.slots[last];
         let rows = x1.chunks_exact(first).zip(x2.chunks_exact(second));

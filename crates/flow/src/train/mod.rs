@@ -4,7 +4,7 @@
 mod conv;
 mod images;
 mod linear;
-mod panels;
+pub(crate) mod panels;
 mod products;
 mod sums;
 
@@ -19,7 +19,7 @@ use blemish_grad::{GradError, Module};
 use crate::{FlowError, Result};
 
 /// Moments of zero for every parameter of `module`.
-fn fresh_moments(module: &dyn Module) -> AdamState {
+pub(crate) fn fresh_moments(module: &dyn Module) -> AdamState {
     let mut state = AdamState::default();
     module.visit(&mut |_, param| {
         state.steps.push(0);
@@ -30,7 +30,7 @@ fn fresh_moments(module: &dyn Module) -> AdamState {
 }
 
 /// Checks that the moments are those of `module`.
-fn check_moments(module: &dyn Module, state: &AdamState) -> Result<()> {
+pub(crate) fn check_moments(module: &dyn Module, state: &AdamState) -> Result<()> {
     let (mut index, mut error) = (0, None);
     module.visit(&mut |name, param| {
         let n = param.data().len();
@@ -54,7 +54,7 @@ fn check_moments(module: &dyn Module, state: &AdamState) -> Result<()> {
 }
 
 /// Checks the settings of an optimiser.
-fn check_adam(adam: &Adam) -> Result<()> {
+pub(crate) fn check_adam(adam: &Adam) -> Result<()> {
     let share = |b: f32| (0.0..1.0).contains(&b);
     if adam.betas.iter().all(|b| share(*b)) && adam.eps >= 0.0 && adam.weight_decay >= 0.0 && adam.lr.is_finite() {
         return Ok(());

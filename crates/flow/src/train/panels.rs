@@ -27,16 +27,16 @@ pub(super) struct Slot {
 
 /// Sizes of a flow whose blocks are all alike.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Sizes {
-    pub(super) channels: usize,
-    pub(super) condition: usize,
-    pub(super) hidden: usize,
+pub(crate) struct Sizes {
+    pub(crate) channels: usize,
+    pub(crate) condition: usize,
+    pub(crate) hidden: usize,
 }
 
 impl Sizes {
     /// # Errors
     /// [`FlowError::Params`] for a flow without blocks, or with one whose subnet is not linear.
-    pub(super) fn of(flow: &Flow) -> Result<Sizes> {
+    pub(crate) fn of(flow: &Flow) -> Result<Sizes> {
         let linear = flow.blocks().iter().all(|block| block.subnet.kernel() == Kernel::Linear);
         let Some(first) = flow.blocks().first().filter(|_| linear) else {
             let why = "linear blocks, at least one, are trained this way".to_owned();
@@ -46,16 +46,16 @@ impl Sizes {
         Ok(Sizes { channels: flow.channels, condition: flow.condition, hidden })
     }
 
-    pub(super) fn second(&self) -> usize {
+    pub(crate) fn second(&self) -> usize {
         self.channels / 2
     }
 
-    pub(super) fn first(&self) -> usize {
+    pub(crate) fn first(&self) -> usize {
         self.channels - self.second()
     }
 
     /// Columns of the subnet's first weight.
-    pub(super) fn inputs(&self) -> usize {
+    pub(crate) fn inputs(&self) -> usize {
         self.first() + self.condition
     }
 }

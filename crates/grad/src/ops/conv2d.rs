@@ -5,6 +5,7 @@ use rayon::prelude::*;
 use super::linear::column_sums;
 use super::patches::{Windows, outputs_first, taps_first};
 use super::{image_dim, value};
+use crate::products::{Products, Same};
 use crate::{Result, Tape, Var, error::shape_error};
 
 /// Settings of a convolution, the same for both axes.
@@ -54,7 +55,7 @@ pub fn conv2d(tape: &mut Tape, x: &Var, weight: &Var, bias: Option<&Var>, conv: 
         let got = (x.shape(), weight.shape(), bias.map(Var::shape), conv);
         return Err(shape_error(OP, "[n, h, w, in], [out, in / groups, kh, kw], [out], a window that fits", got));
     };
-    let job = Job { windows, n, groups, inputs, per_group: outputs / groups };
+    let job = Job { windows, n, groups, inputs, per_group: outputs / groups, products: tape.products().clone() };
     let mut out = vec![0.0; n * windows.out.0 * windows.out.1 * outputs];
     job.forward(x.data(), weight.data(), bias.map(Var::data), &mut out)?;
     let out = value(OP, &[n, windows.out.0, windows.out.1, outputs], out)?;
@@ -77,8 +78,8 @@ pub fn conv2d(tape: &mut Tape, x: &Var, weight: &Var, bias: Option<&Var>, conv: 
     }))
 }
 
-/// A convolution's sizes; `conv_transpose2d` runs the same three products with the roles exchanged.
-#[derive(Clone, Copy)]
+/// A convolution's sizes, and where it runs; `conv_transpose2d` runs the same three products with the roles exchanged.
+#[derive(Clone)]
 pub(super) struct Job {
     pub(super) windows: Windows,
     pub(super) n: usize,
@@ -87,6 +88,7 @@ pub(super) struct Job {
     pub(super) inputs: usize,
     /// Output channels of a group.
     pub(super) per_group: usize,
+    pub(super) products: Products,
 }
 
 impl Job {
@@ -113,7 +115,21 @@ impl Job {
         self.taps() == 1 && w.stride == 1 && w.padding == 0 && self.groups == 1
     }
 
+    /// The form that a GPU takes, if it is of that form.
+    fn same(&self) -> Option<Same> {
+        let w = &self.windows;
+        let (k, square) = (w.kernel.0, w.kernel.0 == w.kernel.1 && !w.kernel.0.is_multiple_of(2));
+        let plain = (w.stride, w.dilation, w.padding) == (1, 1, k / 2) && self.groups == 1;
+        let size = [self.n, w.size.0, w.size.1];
+        (square && plain).then_some(Same { size, inputs: self.inputs, outputs: self.per_group, kernel: k })
+    }
+
     pub(super) fn forward(&self, x: &[f32], weight: &[f32], bias: Option<&[f32]>, out: &mut [f32]) -> Result<()> {
+        let there = self.same().and_then(|at| self.products.conv(at, x, weight, bias));
+        if let Some(there) = there.filter(|there| there.len() == out.len()) {
+            out.copy_from_slice(&there);
+            return Ok(());
+        }
         let (outputs, width) = (self.outputs(), self.windows.out.1);
         let weights: Vec<Vec<f32>> = (0..self.groups)
             .map(|g| taps_first(weight, g * self.per_group..(g + 1) * self.per_group, self.inputs, self.taps()))
@@ -162,6 +178,9 @@ impl Job {
 
     /// The gradient of the input from that of the output `g`.
     pub(super) fn input_gradient(&self, g: &[f32], weight: &[f32]) -> Result<Vec<f32>> {
+        if let Some(dx) = self.same().and_then(|at| self.products.conv_input(at, g, weight)) {
+            return Ok(dx);
+        }
         let (outputs, width) = (self.outputs(), self.windows.out.1);
         let weights: Vec<Vec<f32>> = (0..self.groups)
             .map(|group| {
@@ -199,6 +218,9 @@ impl Job {
 
     /// The gradient of the weight from that of the output `g` and the input `x`.
     pub(super) fn weight_gradient(&self, g: &[f32], x: &[f32]) -> Result<Vec<f32>> {
+        if let Some(dw) = self.same().and_then(|at| self.products.conv_weight(at, g, x)) {
+            return Ok(dw);
+        }
         let (outputs, width) = (self.outputs(), self.windows.out.1);
         let depth = self.windows.row(self.inputs);
         let mut dw = vec![0.0; outputs * self.inputs * self.taps()];

@@ -58,7 +58,8 @@ pub fn conv_transpose2d(
         let got = (x.shape(), weight.shape(), bias.map(Var::shape), conv);
         return Err(shape_error(OP, "[n, h, w, in], [in, out / groups, kh, kw], [out]", got));
     };
-    let job = Job { windows, n, groups, inputs: per_group, per_group: inputs / groups };
+    let products = tape.products().clone();
+    let job = Job { windows, n, groups, inputs: per_group, per_group: inputs / groups, products };
     let mut out = job.input_gradient(x.data(), weight.data())?;
     if let Some(bias) = bias {
         out.chunks_exact_mut(outputs).for_each(|row| row.iter_mut().zip(bias.data()).for_each(|(o, b)| *o += b));

@@ -2,6 +2,7 @@ use blemish_kernels::Par;
 use blemish_kernels::product::{Mat, Sum, matmul};
 
 use super::value;
+use crate::products::Rows;
 use crate::{Result, Tape, Var, error::shape_error};
 
 /// `x * weight^T + bias`: `[rows, in]`, `[out, in]`, `[out]` to `[rows, out]`.
@@ -16,12 +17,19 @@ pub fn linear(tape: &mut Tape, x: &Var, weight: &Var, bias: Option<&Var>) -> Res
         let got = (x.shape(), weight.shape(), bias.map(Var::shape));
         return Err(shape_error("linear", "[rows, in], [out, in], [out]", got));
     }
-    let mut out = match bias {
-        Some(bias) => bias.data().repeat(rows),
-        None => vec![0.0; rows * outputs],
+    let (at, products) = (Rows { rows, inputs, outputs }, tape.products().clone());
+    let out = match products.linear(at, x.data(), weight.data(), bias.map(Var::data)) {
+        Some(out) => out,
+        None => {
+            let mut out = match bias {
+                Some(bias) => bias.data().repeat(rows),
+                None => vec![0.0; rows * outputs],
+            };
+            let (a, w) = (Mat::new(x.data(), rows, inputs)?, Mat::new(weight.data(), outputs, inputs)?);
+            matmul(a, w.t(), &mut out, Sum::Add, Par::Rayon)?;
+            out
+        }
     };
-    let (a, w) = (Mat::new(x.data(), rows, inputs)?, Mat::new(weight.data(), outputs, inputs)?);
-    matmul(a, w.t(), &mut out, Sum::Add, Par::Rayon)?;
     let out = value("linear", &[rows, outputs], out)?;
 
     let saved = (x.clone(), weight.clone());
@@ -31,13 +39,25 @@ pub fn linear(tape: &mut Tape, x: &Var, weight: &Var, bias: Option<&Var>) -> Res
         let (x, weight) = saved;
         let gradient = Mat::new(g, rows, outputs)?;
         if x.needs_grad() {
-            let mut dx = vec![0.0; rows * inputs];
-            matmul(gradient, Mat::new(weight.data(), outputs, inputs)?, &mut dx, Sum::Overwrite, Par::Rayon)?;
+            let dx = match products.linear_input(at, g, weight.data()) {
+                Some(dx) => dx,
+                None => {
+                    let mut dx = vec![0.0; rows * inputs];
+                    matmul(gradient, Mat::new(weight.data(), outputs, inputs)?, &mut dx, Sum::Overwrite, Par::Rayon)?;
+                    dx
+                }
+            };
             grads.add(x.node(), dx)?;
         }
         if weight.needs_grad() {
-            let mut dw = vec![0.0; outputs * inputs];
-            matmul(gradient.t(), Mat::new(x.data(), rows, inputs)?, &mut dw, Sum::Overwrite, Par::Rayon)?;
+            let dw = match products.linear_weight(at, g, x.data(), weight.data()) {
+                Some(dw) => dw,
+                None => {
+                    let mut dw = vec![0.0; outputs * inputs];
+                    matmul(gradient.t(), Mat::new(x.data(), rows, inputs)?, &mut dw, Sum::Overwrite, Par::Rayon)?;
+                    dw
+                }
+            };
             grads.add(weight.node(), dw)?;
         }
         if bias_node.is_some() {

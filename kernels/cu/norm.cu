@@ -1,0 +1,126 @@
+// The layer norm over whole maps with a weight and a bias for each number of a map, and their gradients. Maps are f32
+// [.., values], values = pixels c below 2^31; picture i of a batch is map which[turn[0] each + i] of them (turn[0] counts as 0
+// without `turn`), or i without `which`.
+//
+//   norm_sums:     sums[i, part] = the sum of part `part` of picture i; with `means`, the sums that an earlier launch left, of
+//                  squared differences from the mean. f64; part lengths are ceil(values / parts).
+//   norm_apply:    y = (x - mean) / sqrt(variance + 1e-5) in f64, rounded, then y weight + bias in f32, split into channels
+//                  0 .. c1 to x1 [pixels of all pictures, p1] and the others to x2 [.., p2]. moments[i] = (mean, 1 / deviation).
+//                  Without `sums` the numbers are split alone.
+//   norm_gradient: weight[e] (+)= the sum over pictures of g[i, e] y[i, e] in their order, bias[e] (+)= that of g[i, e], where g
+//                  comes in the two halves; added to what is there with `add`.
+//
+// What a picture becomes does not depend on the others.
+//
+// | kernel | launch, 256 threads | shared bytes | bytes and flops a number |
+// |---|---|---|---|
+// | norm_sums | grid (parts, min(images, 65535)) | 2064 | 4 bytes; 1 or 3 flops f64 |
+// | norm_apply | grid (ceil(values / 1024), min(images, 65535)) | 16 | 8 bytes, weight and bias from L2; 2 flops f64, 2 f32 |
+// | norm_gradient | grid ceil(values / 256) | 0 | 8 bytes; 2 flops f64, 3 f32 |
+//
+// Registers on sm_80 and sm_90, without spills: norm_sums 32 and 40, norm_apply 40 and 32, norm_gradient 40 and 32.
+// Share of roofline: not measured yet; on a GPU,
+// `cargo bench -p blemish-kernels --features cuda --bench gpu -- --kernel norm`
+// measures it.
+#include "common/device.cuh"
+
+namespace layer_norm {
+
+__device__ __forceinline__ const float* picture(const float* maps, const uint32_t* which, const uint32_t* turn, int each, int i,
+                                                int values) {
+  const uint32_t at = which ? which[(turn ? turn[0] : 0u) * (uint32_t)each + (uint32_t)i] : (uint32_t)i;
+  return maps + (long long)at * values;
+}
+
+// The parts of a picture in their order, over `values`.
+__device__ __forceinline__ double mean(const double* sums, int image, int parts, int values) {
+  double total = 0;
+  for (int part = 0; part < parts; part++) total += sums[(long long)image * parts + part];
+  return total / (double)values;
+}
+
+}  // namespace layer_norm
+
+extern "C" __global__ void __launch_bounds__(256)
+norm_sums(const float* __restrict__ maps, const uint32_t* __restrict__ which, const uint32_t* __restrict__ turn, int each,
+          const double* __restrict__ means, double* __restrict__ sums, int images, int values) {
+  DYN_SMEM(shared);
+  double *lane = (double*)shared, *center = lane + 256;
+  const int parts = gridDim.x, share = (values - 1) / parts + 1, first = blockIdx.x * share;
+  const int end = first >= values || values - first < share ? values : first + share, t = threadIdx.x;
+  for (int image = blockIdx.y; image < images; image += gridDim.y) {
+    const float* x = layer_norm::picture(maps, which, turn, each, image, values);
+    if (t == 0) center[0] = means ? layer_norm::mean(means, image, parts, values) : 0;
+    __syncthreads();
+    const double from = center[0];
+    double sum = 0;
+    if (means) {
+#pragma unroll 4
+      for (int e = first + t; e < end; e += 256) {
+        const double d = x[e] - from;
+        sum += d * d;
+      }
+    } else {
+#pragma unroll 4
+      for (int e = first + t; e < end; e += 256) sum += x[e];
+    }
+    lane[t] = sum;
+    for (int half = 128; half; half >>= 1) {
+      __syncthreads();
+      if (t < half) lane[t] += lane[t + half];
+    }
+    if (t == 0) sums[(long long)image * parts + blockIdx.x] = lane[0];
+  }
+}
+
+extern "C" __global__ void __launch_bounds__(256)
+norm_apply(const float* __restrict__ maps, const uint32_t* __restrict__ which, const uint32_t* __restrict__ turn, int each,
+           const double* __restrict__ sums, const double* __restrict__ squares, const float* __restrict__ weight,
+           const float* __restrict__ bias, double* __restrict__ moments, float* __restrict__ x1, float* __restrict__ x2,
+           int images, int values, int parts, int c, int p1, int p2) {
+  DYN_SMEM(shared);
+  double* own = (double*)shared;
+  const int c1 = c - c / 2, pixels = values / c, t = threadIdx.x;
+  for (int image = blockIdx.y; image < images; image += gridDim.y) {
+    if (sums && t == 0) {
+      own[0] = layer_norm::mean(sums, image, parts, values);
+      own[1] = 1 / sqrt(layer_norm::mean(squares, image, parts, values) + 1e-5);
+      if (blockIdx.x == 0) moments[2ll * image] = own[0], moments[2ll * image + 1] = own[1];
+    }
+    __syncthreads();
+    const float* x = layer_norm::picture(maps, which, turn, each, image, values);
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+      const int e = blockIdx.x * 1024 + i * 256 + t;
+      if (e < values) {
+        float v = x[e];
+        if (sums) v = (float)((v - own[0]) * own[1]) * weight[e] + bias[e];
+        const int channel = e % c;
+        const long long row = (long long)image * pixels + e / c;
+        if (channel < c1) x1[row * p1 + channel] = v;
+        else x2[row * p2 + channel - c1] = v;
+      }
+    }
+    __syncthreads();  // the moments of this picture may still be read
+  }
+}
+
+extern "C" __global__ void __launch_bounds__(256)
+norm_gradient(const float* __restrict__ maps, const uint32_t* __restrict__ which, const uint32_t* __restrict__ turn, int each,
+              const double* __restrict__ moments, const float* __restrict__ g1, const float* __restrict__ g2,
+              float* __restrict__ weight, float* __restrict__ bias, int images, int values, int c, int p1, int p2, int add) {
+  const int e = blockIdx.x * 256 + threadIdx.x;
+  if (e >= values) return;
+  const int c1 = c - c / 2, pixels = values / c, channel = e % c, pitch = channel < c1 ? p1 : p2;
+  const float* g = channel < c1 ? g1 + channel : g2 + channel - c1;
+  float own = add ? weight[e] : 0.f, sum = add ? bias[e] : 0.f;
+#pragma unroll 4
+  for (int image = 0; image < images; image++) {
+    const float x = layer_norm::picture(maps, which, turn, each, image, values)[e];
+    const float by = g[((long long)image * pixels + e / c) * pitch];
+    own += by * (float)((x - moments[2ll * image]) * moments[2ll * image + 1]);
+    sum += by;
+  }
+  weight[e] = own;
+  bias[e] = sum;
+}
