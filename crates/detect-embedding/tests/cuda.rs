@@ -126,8 +126,17 @@ fn whole_models_agree_with_the_cpu_s() {
     let backbone = "mobilenetv2_100".to_owned();
     let layers = vec!["blocks.1".to_owned(), "blocks.2".to_owned()];
     let input: Vec<Image> = (10..12).map(|i| Pictures(20).get(i).unwrap()).collect();
-    for projection in [None, Some(8)] {
+    // Room for all patches on the GPU, for none of them, and what is collected there in the paper's mode.
+    let all = cuda.memory_budget();
+    for (projection, mode, budget) in [
+        (None, Mode::Anomalib, all),
+        (Some(8), Mode::Anomalib, all),
+        (Some(8), Mode::Anomalib, 640 << 10),
+        (Some(8), Mode::Paper, all),
+    ] {
+        cuda.set_memory_budget(cuda.memory_used() + budget);
         let params = PatchcoreParams {
+            mode,
             backbone: backbone.clone(),
             layers: layers.clone(),
             preprocess: preprocess.clone(),
@@ -140,7 +149,9 @@ fn whole_models_agree_with_the_cpu_s() {
         let (got, wanted) = (gpu.predict(&input).unwrap(), cpu.predict(&input).unwrap());
         for (g, w) in got.iter().zip(&wanted) {
             assert_eq!(g.score, w.score);
+            assert_eq!(g.map.as_ref().unwrap().view(), w.map.as_ref().unwrap().view());
         }
+        cuda.set_memory_budget(all);
     }
     let params = PadimParams { backbone, layers, preprocess, n_features: Some(20), ..PadimParams::default() };
     for form in [Form::Nested, Form::LowRank] {

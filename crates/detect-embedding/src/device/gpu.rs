@@ -1,16 +1,20 @@
 //! The GPU forms.
 
-use blemish_kernels::cuda::embed;
 use blemish_kernels::cuda::{CudaError, CudaResult};
 use blemish_kernels::{blur, kcenter, mahalanobis, nearest, resize};
 use blemish_tensor::TensorError;
 use blemish_tensor::cuda::{Buffer, Cuda};
 
 use super::{
-    ArrayView2, ArrayView4, Device, KCenter, Layout, Maps, MeansAndFactors, Neighbors, Refused, Source,
-    SparseProjection, Tables, Tried, Upsampled,
+    ArrayView2, ArrayView4, Device, KCenter, Layout, MeansAndFactors, Neighbors, Refused, Source, SparseProjection,
+    Tables, Tried, Upsampled,
 };
 use crate::{EmbeddingError, Result};
+
+mod patches;
+
+pub(crate) use patches::{Patches, Store};
+pub(super) use patches::{patches, store};
 
 pub(super) type Gpu = Cuda;
 /// Floats of patches that are on their way to a projection.
@@ -71,11 +75,11 @@ impl Bank {
     /// The nearest row of each of `patches`.
     pub(super) fn search_there(&self, patches: &Patches) -> Tried<(Vec<u32>, Vec<f32>)> {
         let Bank::Held(bank) = self else { return Err(Refused::Arguments) };
-        let (n, d) = patches.dim;
+        let (n, d) = patches.dim();
         if bank.dim().1 != d || n > bank.group() {
             return Err(Refused::Arguments);
         }
-        let (index, distance) = bank.search_device(&patches.values, n, 1)?;
+        let (index, distance) = bank.search_device(patches.values(), n, 1)?;
         let (index, distance) = (index.read()?, distance.read()?);
         // The CPU form says which value is not finite.
         let whole = distance.iter().all(|d| d.is_finite()) && index.iter().all(|&i| (i as usize) < bank.dim().0);
@@ -94,35 +98,6 @@ pub(super) fn bank(cuda: &Cuda, rows: ArrayView2<'_, f32>) -> Tried<Bank> {
         Err(CudaError::Device(TensorError::Budget { .. })) => Ok(Bank::Streamed(cuda.clone())),
         Err(error) => Err(error.into()),
     }
-}
-
-/// Patch embeddings `[n h w, c]`.
-pub(crate) struct Patches {
-    values: Buffer<f32>,
-    dim: (usize, usize),
-}
-
-impl Patches {
-    pub(super) fn dim(&self) -> (usize, usize) {
-        self.dim
-    }
-
-    /// The numbers of the rows from `first` on, as many as `rows` holds.
-    pub(super) fn read(&self, first: usize, rows: &mut [f32]) -> Tried<()> {
-        Ok(self.values.read_at(first.saturating_mul(self.dim.1), rows)?)
-    }
-}
-
-/// As anomalib makes them, of maps that are on a GPU.
-pub(super) fn patches(maps: &Maps) -> Option<Tried<Patches>> {
-    let Maps::Gpu(maps) = maps else { return None };
-    let first = maps.first()?;
-    let [n, h, w, _] = first.shape();
-    let sizes: Vec<[usize; 3]> = maps.iter().map(|m| m.shape()).map(|[_, h, w, c]| [h, w, c]).collect();
-    let width = sizes.iter().map(|s| s[2]).sum();
-    let layers: Vec<_> = maps.iter().zip(sizes).map(|(map, size)| (map.values(), size)).collect();
-    let made = embed::embed(first.values().cuda(), n, &layers);
-    Some(made.map(|values| Patches { values, dim: (n * h * w, width) }).map_err(Refused::from))
 }
 
 pub(super) fn coreset(

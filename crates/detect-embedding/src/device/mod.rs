@@ -28,8 +28,8 @@ use blemish_kernels::nearest::{Bank, Neighbors};
 use blemish_tensor::Device;
 use ndarray::{Array2, Array3, Array4, ArrayView2, ArrayView4};
 
-use crate::Result;
 use crate::padim::extend;
+use crate::{EmbeddingError, Mode, Result};
 pub(crate) use kept::Kept;
 
 /// Why a GPU form gave no result.
@@ -125,9 +125,9 @@ impl Source<'_> {
 pub(crate) struct Patches(gpu::Patches);
 
 impl Patches {
-    /// Those of anomalib's mode, if the maps are on a GPU that has room for them.
-    pub(crate) fn of(maps: &Maps) -> Option<Patches> {
-        gpu::patches(maps)?.ok().map(Patches)
+    /// Those of maps that are on a GPU, if it has room for them.
+    pub(crate) fn of(maps: &Maps, mode: Mode) -> Option<Patches> {
+        gpu::patches(maps, mode)?.ok().map(Patches)
     }
 
     /// Rows and columns.
@@ -150,6 +150,61 @@ impl Patches {
         self.0.read(0, rows.as_slice_mut()?).ok()?;
         Some(rows)
     }
+
+    /// Room on the same GPU for `rows` rows, if there is.
+    pub(crate) fn store(&self, rows: usize) -> Option<Store> {
+        gpu::store(&self.0, rows).ok().map(Store)
+    }
+}
+
+/// The patches of all pictures of a training in a GPU's memory.
+pub(crate) struct Store(gpu::Store);
+
+impl Store {
+    /// Rows taken so far, and their width.
+    pub(crate) fn dim(&self) -> (usize, usize) {
+        self.0.dim()
+    }
+
+    /// Whether as many rows were taken as there is room for.
+    pub(crate) fn is_full(&self) -> bool {
+        self.0.is_full()
+    }
+
+    /// Takes the patches of a batch; false if they do not fit.
+    pub(crate) fn push(&mut self, patches: &Patches) -> bool {
+        self.0.push(&patches.0).is_ok()
+    }
+
+    /// All rows taken so far, in the CPU's memory; the error says what the GPU refused.
+    pub(crate) fn all(&self) -> Result<Vec<f32>> {
+        self.0.all().map_err(lost)
+    }
+
+    /// The rows `at`, in the CPU's memory.
+    pub(crate) fn select(&self, at: &[u32]) -> Result<Vec<f32>> {
+        self.0.select(at).map_err(lost)
+    }
+
+    /// The coreset of all rows.
+    pub(crate) fn coreset(
+        &self,
+        projection: Option<&SparseProjection>,
+        count: usize,
+        start: usize,
+        on_progress: &mut dyn FnMut(usize) -> bool,
+    ) -> Tried<KCenter> {
+        self.0.coreset(projection, count, start, on_progress)
+    }
+}
+
+/// What was on the GPU alone cannot be had.
+fn lost(refused: Refused) -> EmbeddingError {
+    let why = match refused {
+        Refused::Device(why) => why,
+        Refused::Arguments => "rows that are not there".to_owned(),
+    };
+    EmbeddingError::Core(blemish_core::CoreError::Detector { kind: "patches on a GPU", source: why.into() })
 }
 
 /// The coreset of `patches` `[n, d]`, which are projected first if that is wanted, as [`kcenter::greedy`]; and why it was not

@@ -4,7 +4,7 @@ use super::{
     ArrayView2, Device, KCenter, Layout, Maps, MeansAndFactors, Neighbors, Source, SparseProjection, Tables, Tried,
     Upsampled,
 };
-use crate::Result;
+use crate::{Mode, Result};
 
 #[derive(Debug)]
 pub(crate) enum Gpu {}
@@ -14,6 +14,7 @@ pub(crate) enum Bank {}
 pub(crate) enum Gaussians {}
 pub(crate) enum Moments {}
 pub(crate) enum Patches {}
+pub(crate) enum Store {}
 
 pub(super) fn of(_: &Device) -> Option<&Gpu> {
     None
@@ -47,8 +48,44 @@ impl Patches {
     }
 }
 
-pub(super) fn patches(_: &Maps) -> Option<Tried<Patches>> {
+pub(super) fn patches(_: &Maps, _: Mode) -> Option<Tried<Patches>> {
     None
+}
+
+pub(super) fn store(first: &Patches, _: usize) -> Tried<Store> {
+    match *first {}
+}
+
+impl Store {
+    pub(super) fn dim(&self) -> (usize, usize) {
+        match *self {}
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        match *self {}
+    }
+
+    pub(super) fn push(&mut self, _: &Patches) -> Tried<()> {
+        match *self {}
+    }
+
+    pub(super) fn select(&self, _: &[u32]) -> Tried<Vec<f32>> {
+        match *self {}
+    }
+
+    pub(super) fn all(&self) -> Tried<Vec<f32>> {
+        match *self {}
+    }
+
+    pub(super) fn coreset(
+        &self,
+        _: Option<&SparseProjection>,
+        _: usize,
+        _: usize,
+        _: &mut dyn FnMut(usize) -> bool,
+    ) -> Tried<KCenter> {
+        match *self {}
+    }
 }
 
 pub(super) fn coreset(

@@ -11,7 +11,7 @@ use ndarray::{Array4, ArrayView4};
 use rayon::prelude::*;
 
 /// Coordinates after either pooling.
-pub(super) const WIDTH: usize = 1024;
+pub(crate) const WIDTH: usize = 1024;
 /// Numbers around a patch, for each channel.
 const TAPS: usize = 9;
 
@@ -45,6 +45,18 @@ pub(super) fn layer(map: ArrayView4<'_, f32>, layer: usize, layers: usize) -> (R
         });
     }
     (columns, out)
+}
+
+/// The terms of the coordinates that layer `layer` of `layers` has part in, as a GPU takes them.
+#[cfg(feature = "cuda")]
+pub(crate) fn terms(
+    c: usize,
+    layer: usize,
+    layers: usize,
+) -> (Range<usize>, Vec<blemish_kernels::cuda::embed::Column>) {
+    let (columns, terms) = table(c, layer, layers);
+    let plain = |terms: &Vec<Term>| terms.iter().map(|t| (t.channel, t.tap, t.weight)).collect();
+    (columns, terms.iter().map(plain).collect())
 }
 
 fn table(c: usize, layer: usize, layers: usize) -> (Range<usize>, Vec<Vec<Term>>) {

@@ -148,7 +148,7 @@ impl MemoryBank {
         self.finish(&index, &distance, grid, size, |at| Ok(patches.select(Axis(0), at)))
     }
 
-    /// As [`score`](Self::score) in anomalib's mode, for patches that are on the GPU of the bank; `None` if it has to be done
+    /// As [`score`](Self::score), for patches that are on the GPU of the bank; `None` if it has to be done
     /// on the CPU.
     pub(super) fn score_there(
         &self,

@@ -22,9 +22,10 @@
 //! # }
 //! ```
 
+mod collect;
 mod embed;
 mod fit;
-mod locally_aware;
+pub(crate) mod locally_aware;
 mod memory;
 mod model;
 mod params;

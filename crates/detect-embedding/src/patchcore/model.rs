@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::embed::{embed, grid, width};
 use super::{BankStorage, KIND, MemoryBank, Scoring};
 use crate::device::Patches;
-use crate::{Embedder, EmbeddingError, Mode, Result};
+use crate::{Embedder, EmbeddingError, Result};
 
 /// A fitted PatchCore: the network and the memory bank.
 pub struct Patchcore {
@@ -109,10 +109,7 @@ impl Patchcore {
 
     /// From maps to distances on the GPU that the maps are on.
     fn there(&self, maps: &Maps, size: (usize, usize)) -> Option<Result<Vec<Prediction>>> {
-        if self.memory.scoring().mode != Mode::Anomalib {
-            return None;
-        }
-        self.memory.score_there(&Patches::of(maps)?, grid(maps), size)
+        self.memory.score_there(&Patches::of(maps, self.memory.scoring().mode)?, grid(maps), size)
     }
 
     fn scores(&self, maps: Vec<Array4<f32>>, size: (usize, usize)) -> Result<Vec<Prediction>> {
