@@ -57,8 +57,8 @@ impl Checkpoint {
             return Err(bad(format!("it is a model of kind '{}', no checkpoint", file.kind()?)));
         }
         let stored: Value = file.get("identity")?;
-        if stored != *identity {
-            return Err(bad(difference(&stored, identity)));
+        if let Some(why) = difference(&stored, identity) {
+            return Err(bad(why));
         }
         let has_best: bool = file.get("has_best")?;
         let (mut parts, mut best) = (Vec::new(), Vec::new());
@@ -90,16 +90,24 @@ impl Checkpoint {
     }
 }
 
-/// The first setting that differs, in words; detector and seed before what follows from them.
-fn difference(stored: &Value, wanted: &Value) -> String {
-    let empty = serde_json::Map::new();
-    let (stored, wanted) = (stored.as_object().unwrap_or(&empty), wanted.as_object().unwrap_or(&empty));
+/// The first setting that differs, in words, if any does; detector and seed before what follows from them. A run may go on on
+/// another device, whose bits are others.
+fn difference(stored: &Value, wanted: &Value) -> Option<String> {
+    let strip = |identity: &Value| {
+        let mut all = identity.as_object().cloned().unwrap_or_default();
+        all.remove("device");
+        all
+    };
+    let (stored, wanted) = (strip(stored), strip(wanted));
+    if stored == wanted {
+        return None;
+    }
     let first = ["kind", "seed"].into_iter().filter_map(|key| wanted.get_key_value(key));
-    match first.chain(wanted).find(|(key, value)| stored.get(*key) != Some(value)) {
+    Some(match first.chain(&wanted).find(|(key, value)| stored.get(*key) != Some(value)) {
         Some((key, value)) => {
             let was = stored.get(key).map_or_else(|| "not there".to_owned(), Value::to_string);
             format!("its {key} is {was}, here it is {value}")
         }
         None => "it was written for other settings".to_owned(),
-    }
+    })
 }

@@ -60,6 +60,11 @@ impl<'a> Features<'a> {
         Ok(features)
     }
 
+    /// Those of all pictures, if they are kept.
+    pub(crate) fn kept(&self) -> Option<&[Maps]> {
+        self.cache.as_deref()
+    }
+
     /// The features of some pictures.
     pub(crate) fn get(&self, pictures: &[usize]) -> Result<Vec<Cow<'_, Maps>>> {
         if let Some(cache) = &self.cache {

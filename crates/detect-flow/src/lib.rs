@@ -7,10 +7,11 @@
 //!
 //! Features of the frozen network are computed once and kept in memory, if they fit (`cache_gigabytes`). Training goes epoch by
 //! epoch, stops early on good pictures held out ([`Epoch`], never on a test set), and can be interrupted: with a checkpoint,
-//! what is resumed gives the same bits as what was never interrupted.
+//! what is resumed on the same device gives the same bits as what was never interrupted.
 
 pub mod cflow;
 mod checkpoint;
+mod device;
 mod error;
 pub mod fastflow;
 mod features;

@@ -1,25 +1,25 @@
 //! From a number at each position of each layer to predictions.
 
 use blemish_core::{AnomalyMap, CoreError, Prediction};
-use ndarray::{Array4, ArrayView2};
+use ndarray::ArrayView2;
 use rayon::prelude::*;
 
 use crate::Result;
-use crate::features::{borrowed, sizes};
+use crate::features::Size;
 
-/// Scores the pictures of a batch of feature maps, each by itself: `layer(l, x)` gives a number for each position of layer `l`
-/// from its map `[h, w, c]`, `map` makes the anomaly map of all layers' grids `[h, w]`; the score is its maximum.
+/// Scores `n` pictures, each by itself, from the numbers `[n h w]` of each layer, whose maps have these sizes: `map` makes the anomaly
+/// map of all layers' grids `[h, w]`; the score is its maximum.
 pub(crate) fn predictions(
-    maps: &[Array4<f32>],
-    layer: impl Fn(usize, &[f32]) -> Result<Vec<f32>> + Sync,
+    n: usize,
+    values: &[Vec<f32>],
+    sizes: &[Size],
     map: impl Fn(&[ArrayView2<'_, f32>]) -> Result<AnomalyMap> + Sync,
 ) -> Result<Vec<Prediction>> {
-    let (n, sizes) = (maps.first().map_or(0, |map| map.dim().0), sizes(maps));
-    let predict = |i: usize| -> Result<Prediction> {
-        let layers = borrowed(maps, i);
-        let values: Vec<Vec<f32>> =
-            layers.par_iter().enumerate().map(|(l, x)| layer(l, x)).collect::<Result<Vec<Vec<f32>>>>()?;
-        let grids = values.iter().zip(&sizes).map(|(v, size)| ArrayView2::from_shape((size.0, size.1), v.as_slice()));
+    let predict = |i: usize| {
+        let grids = values.iter().zip(sizes).map(|(values, &(h, w, _))| {
+            let own = values.get(i * h * w..(i + 1) * h * w).unwrap_or_default();
+            ArrayView2::from_shape((h, w), own)
+        });
         let grids = grids.collect::<std::result::Result<Vec<ArrayView2<'_, f32>>, _>>();
         let wanted = || format!("a number for each position of {sizes:?}");
         let grids = grids.map_err(|e| CoreError::Shape { what: "scores", wanted: wanted(), got: e.to_string() })?;

@@ -113,10 +113,13 @@ impl Settings<'_> {
         Ok(Material { embedder, features, split, seed: session.seed, pictures: normal.len() })
     }
 
-    /// Everything that must be the same for a checkpoint to be resumed; `own` are the detector's own settings.
-    pub(crate) fn identity(&self, kind: &str, material: &Material<'_>, judged: bool, own: Value) -> Value {
+    /// Everything that must be the same for a checkpoint to be resumed, and the kind of the device, which may change; `own` are the
+    /// detector's own settings.
+    pub(crate) fn identity(&self, kind: &str, material: &Material<'_>, session: &Session<'_>, own: Value) -> Value {
+        let device = if session.device.is_cpu() { "cpu" } else { "gpu" };
         let common = json!({
-            "kind": kind, "seed": material.seed, "pictures": material.pictures, "judged": judged,
+            "kind": kind, "seed": material.seed, "pictures": material.pictures, "judged": session.judge.is_some(),
+            "device": device,
             "first picture": material.features.first, "sizes": material.features.sizes,
             "network": material.embedder.fingerprint(), "precision": self.precision, "layers": self.layers,
             "preprocess": self.preprocess, "clamp": self.clamp, "image_batch": self.image_batch, "lr": self.lr,

@@ -53,7 +53,11 @@ pub(crate) trait Learner {
     fn validate(&self) -> Result<Option<f64>>;
     /// Batches of an epoch.
     fn batches(&self) -> usize;
-    /// The modules and the optimisers' memories, layer by layer.
+    /// Brings the modules and, with `moments`, the optimisers' memories from wherever they are, for [`parts`](Self::parts).
+    fn bring(&mut self, _moments: bool) -> Result<()> {
+        Ok(())
+    }
+    /// The modules and the optimisers' memories, layer by layer, as they were last brought.
     fn parts(&self) -> Vec<(&dyn Module, &AdamState)>;
     /// Puts weights and optimiser memories back, layer by layer.
     fn restore(&mut self, parts: Vec<(Weights, AdamState)>) -> Result<()>;
@@ -111,6 +115,7 @@ pub(crate) fn run(
         let start = Instant::now();
         let lr = (f64::from(plan.lr) * plan.schedule.factor(epoch as u64 - 1)) as f32;
         let train_loss = learner.epoch(epoch, lr, &|| Ok(task.step(1)?))?;
+        learner.bring(plan.checkpoint.is_some())?;
         if let Some(what) = not_finite(learner) {
             return Err(FlowDetectorError::Diverged { epoch, what });
         }

@@ -134,6 +134,8 @@ fn settings_out_of_range() {
         ("hidden_ratio", FastflowParams { hidden_ratio: 0.0, ..fastflow() }),
         ("hidden_ratio", FastflowParams { hidden_ratio: f64::NAN, ..fastflow() }),
         ("clamp", FastflowParams { clamp: -1.0, ..fastflow() }),
+        ("sigma", FastflowParams { sigma: -1.0, ..fastflow() }),
+        ("sigma", FastflowParams { sigma: f32::NAN, ..fastflow() }),
         ("weight_decay", FastflowParams { weight_decay: -1.0, ..fastflow() }),
         ("weight_decay", FastflowParams { weight_decay: f32::NAN, ..fastflow() }),
         ("image_batch", FastflowParams { image_batch: 0, ..fastflow() }),

@@ -84,7 +84,16 @@ fn fastflow_maps() {
         };
         latents.iter().map(energy).collect()
     });
-    assert!(fastflow::anomaly_map(&[], (4, 4)).is_err());
+    assert!(fastflow::anomaly_map(&[], (4, 4), 0.0).is_err());
+}
+
+#[test]
+fn fastflow_s_map_is_blurred_at_its_full_size() {
+    let energy = Array2::from_shape_fn((3, 4), |(y, x)| (y * 4 + x) as f32);
+    let map = |sigma: f32| fastflow::anomaly_map(&[energy.view()], (24, 20), sigma).unwrap().into_inner();
+    let wanted = blemish_kernels::blur::gaussian(map(0.0).view(), 1.5).unwrap();
+    assert!(map(1.5) == wanted && map(1.5) != map(0.0));
+    assert!(fastflow::anomaly_map(&[energy.view()], (24, 20), -1.0).is_err());
 }
 
 /// Compares maps and scores; `energies` gives the mean squares of a picture's latents.
@@ -96,7 +105,7 @@ fn check_fastflow(golden: &Golden, tolerance: f64, energies: &dyn Fn(usize) -> V
         for i in 0..want.shape()[0] {
             let energies = energies(i);
             let views: Vec<ArrayView2<'_, f32>> = energies.iter().map(|e| e.view()).collect();
-            let map = fastflow::anomaly_map(&views, size).unwrap();
+            let map = fastflow::anomaly_map(&views, size, 0.0).unwrap();
             let score = map.max().unwrap();
             assert!(f64::from(score - scores[i]).abs() <= tolerance, "{name}: {score} for {}", scores[i]);
             let map = map.into_inner();

@@ -95,15 +95,19 @@ task_bench() {
   local python code=0 peers=null
   gpu_here || [ -n "${BLEMISH_DRIVER+set}" ] || { skipped bench "there is no GPU"; return; }
   bin/gpu --out "$results/gpu.json" "$@" 2>"$results/gpu.log" || { code=1; tail -n 25 "$results/gpu.log" >&2; }
-  # Whole networks, unless words ask for something else.
+  # Whole networks and flows, unless words ask for something else.
   echo null >"$results/networks.json"
+  echo null >"$results/flows.json"
   if [ -x bin/gpu-backbone ] && [[ $# = 0 || " $* " == *network* ]]; then
     bin/gpu-backbone --out "$results/networks.json" 2>>"$results/gpu.log" || { code=1; tail -n 25 "$results/gpu.log" >&2; }
+  fi
+  if [ -x bin/gpu-flow ] && [[ $# = 0 || " $* " == *flow* ]]; then
+    bin/gpu-flow --out "$results/flows.json" 2>>"$results/gpu.log" || { code=1; tail -n 25 "$results/gpu.log" >&2; }
   fi
   if [ $code = 0 ]; then
     python=$(find_tool python3 "${PYTHON:-}")
     if [ -n "$python" ]; then
-      if "$python" peers/gpu_peers.py "$results/gpu.json" "$results/peers.json" "$results/networks.json" >"$results/peers.md" 2>"$results/peers.log"; then
+      if "$python" peers/gpu_peers.py "$results/gpu.json" "$results/peers.json" "$results/networks.json" "$results/flows.json" >"$results/peers.md" 2>"$results/peers.log"; then
         cat "$results/peers.md" >&2
         peers=$(cat "$results/peers.json")
       else
@@ -114,8 +118,8 @@ task_bench() {
       echo "SKIPPED: the formulas of PyTorch. There is no python3." >&2
     fi
   fi
-  printf '{"task":"bench","status":"%s","gpu":%s,"networks":%s,"peers":%s}\n' "$(word $code)" \
-    "$(cat "$results/gpu.json" 2>/dev/null || echo null)" "$(cat "$results/networks.json")" "$peers"
+  printf '{"task":"bench","status":"%s","gpu":%s,"networks":%s,"flows":%s,"peers":%s}\n' "$(word $code)" \
+    "$(cat "$results/gpu.json" 2>/dev/null || echo null)" "$(cat "$results/networks.json")" "$(cat "$results/flows.json")" "$peers"
   return $code
 }
 

@@ -7,6 +7,7 @@
 //!
 //! With `--mutate [FILE]...`, faults are planted ([`mutate`]) and each has to be found.
 
+mod faults;
 mod mutate;
 mod program;
 
@@ -103,6 +104,9 @@ impl Place {
                 "blemish-tensor",
                 "blemish-kernels",
                 "blemish-backbone",
+                "blemish-grad",
+                "blemish-flow",
+                "blemish-detect-flow",
                 "blemish-detect-embedding",
                 "blemish",
                 "blemish-cli",

@@ -48,23 +48,30 @@ const fn unit(name: &'static str, target: &'static str) -> Unit {
     Unit { name, target }
 }
 
-const UNITS: [Unit; 16] = [
+const UNITS: [Unit; 23] = [
+    unit("adam", "compute_75"),
     unit("blur", "compute_75"),
     unit("conv", "compute_75"),
     unit("conv", "compute_80"),
+    unit("coupling", "compute_75"),
     unit("depthwise", "compute_75"),
     unit("ceiling", "compute_75"),
     unit("ceiling", "compute_80"),
     unit("embed", "compute_75"),
+    unit("flow", "compute_75"),
     unit("kcenter", "compute_75"),
     unit("mahalanobis", "compute_75"),
     unit("moments", "compute_75"),
     unit("nearest", "compute_75"),
     unit("nearest", "compute_80"),
+    unit("norm", "compute_75"),
     unit("pairwise", "compute_75"),
     unit("pool", "compute_75"),
+    unit("product", "compute_75"),
+    unit("product", "compute_80"),
     unit("projection", "compute_75"),
     unit("resize", "compute_75"),
+    unit("window", "compute_75"),
 ];
 
 impl Unit {

@@ -107,6 +107,9 @@ pub(crate) fn write_all(root: &Path, folder: &Path) -> Result<bool> {
     Ok(true)
 }
 
+/// Choices of all parameters that are tried together; with more of them one parameter is changed at a time.
+const MOST: usize = 48;
+
 /// Every choice of values, the defaults first.
 fn choices(parameters: &[Parameter]) -> Vec<Variant> {
     let mut all: Vec<Variant> = vec![Vec::new()];
@@ -118,8 +121,11 @@ fn choices(parameters: &[Parameter]) -> Vec<Variant> {
         };
         all = all.iter().flat_map(|v| p.values.iter().map(|value| with(v, value))).collect();
     }
-    let usual = |v: &Variant| v.iter().zip(parameters).all(|((_, value), p)| *value == p.default);
-    all.sort_by_key(|v| !usual(v));
+    let changed = |v: &Variant| v.iter().zip(parameters).filter(|((_, value), p)| *value != p.default).count();
+    if all.len() > MOST {
+        all.retain(|v| changed(v) < 2);
+    }
+    all.sort_by_key(|v| changed(v) > 0);
     all
 }
 
@@ -357,6 +363,16 @@ mod tests {
         let names: Vec<String> = choices(&found).iter().map(label).collect();
         assert_eq!(names, ["A=2+B_C=256", "A=1+B_C=256", "A=1+B_C=256,4", "A=2+B_C=256,4"]);
         assert!(parameters("#ifndef A  // tune: 1 2\n#define A 3\n#endif\n").is_err());
+    }
+
+    #[test]
+    fn many_parameters_are_changed_one_at_a_time() {
+        let one = |name: &str| format!("#ifndef {name}  // tune: 1 2 3 4 5\n#define {name} 3\n#endif\n");
+        let found = parameters(&["A", "B", "C"].map(one).concat()).unwrap();
+        let all = choices(&found);
+        assert_eq!((all.len(), label(&all[0])), (13, "A=3+B=3+C=3".to_owned()));
+        let other = |v: &Variant| v.iter().filter(|(_, value)| value != "3").count();
+        assert!(all[1..].iter().all(|v| other(v) == 1));
     }
 
     #[test]

@@ -1,13 +1,17 @@
 use blemish_core::{Detect, Epoch, Fit, ImageSource, Session};
-use blemish_flow::{Flow, LinearTrainer};
+use blemish_flow::{Flow, LinearTrainer, Products};
 use blemish_grad::Module;
 use blemish_grad::optim::{Adam, AdamState};
+use blemish_tensor::Device;
 use rand::seq::SliceRandom;
 use rayon::prelude::*;
 use serde_json::json;
 
 use super::codes::codes;
+use super::flows::Flows;
+use super::trainer::{Losses, Order, Trainer};
 use super::{Cflow, CflowParams, KIND};
+use crate::device::{Gpu, Refused, Tried, gpu, linear};
 use crate::settings::{Material, settings};
 use crate::split::stream;
 use crate::store::put;
@@ -31,37 +35,38 @@ fn fit(params: &CflowParams, session: &Session<'_>, normal: &dyn ImageSource) ->
         "blocks": params.blocks, "condition": params.condition, "soft_mixing": params.soft_mixing,
         "fibre_batch": params.fibre_batch, "flow_precision": params.flow_precision,
     });
-    let identity = settings.identity(KIND, &material, session.judge.is_some(), own);
-    let mut learner = Decoders::new(params, &material)?;
+    let identity = settings.identity(KIND, &material, session, own);
+    let mut learner = Decoders::new(params, &material, &session.device)?;
     let Outcome { curve, best } = run(&mut learner, &settings.plan(), &identity, session)?;
-    let mut flows: Vec<Flow> = learner.layers.into_iter().map(|layer| layer.trainer.into_flow()).collect();
+    let why = learner.why;
+    let flows = learner.layers.into_iter().map(|layer| layer.trainer.into_flow());
+    let mut flows: Vec<Flow> = flows.collect::<Result<_>>()?;
     for (flow, weights) in flows.iter_mut().zip(best.into_iter().flatten()) {
         put(flow, weights)?;
     }
+    let flows = Flows::new(flows, &session.device);
     let maxima = maxima(&flows, params, &material, session)?;
     if let Some(l) = maxima.iter().position(|m| !m.is_finite()) {
         return Err(FlowDetectorError::Diverged { epoch: curve.len(), what: format!("layer {}", params.layers[l]) });
     }
     drop(material);
-    Ok(Cflow::new(embedder, flows, maxima, params, normal.len(), curve))
+    Ok(Cflow::new(embedder, flows, maxima, params, normal.len(), curve).trained_on_cpu_because(why))
 }
 
 /// The largest log-likelihood of each layer over all training pictures.
-fn maxima(flows: &[Flow], params: &CflowParams, material: &Material<'_>, session: &Session<'_>) -> Result<Vec<f32>> {
+fn maxima(flows: &Flows, params: &CflowParams, material: &Material<'_>, session: &Session<'_>) -> Result<Vec<f32>> {
     let codes = codes(&material.features.sizes, params.condition)?;
     let task = session.task("likelihoods", material.pictures);
-    let mut maxima = vec![f32::NEG_INFINITY; flows.len()];
+    let mut maxima = vec![f32::NEG_INFINITY; flows.all().len()];
     let all: Vec<usize> = (0..material.pictures).collect();
     for part in all.chunks(params.image_batch) {
         let maps = material.features.get(part)?;
         let each = maps.par_iter().map(|maps| {
-            let layers = maps.iter().zip(flows).zip(&codes);
-            let max = |((x, flow), codes): ((&Vec<f32>, &Flow), &Vec<f32>)| -> Result<f32> {
-                let likelihoods = flow.log_likelihoods(x, codes)?;
-                // A NaN stays one.
-                Ok(likelihoods.into_iter().fold(f32::NEG_INFINITY, |m, l| if l <= m || m.is_nan() { m } else { l }))
+            // A NaN stays one.
+            let max = |values: &Vec<f32>| {
+                values.iter().fold(f32::NEG_INFINITY, |m, &l| if l <= m || m.is_nan() { m } else { l })
             };
-            layers.map(max).collect::<Result<Vec<f32>>>()
+            Ok(flows.of_picture(maps, &codes)?.iter().map(max).collect::<Vec<f32>>())
         });
         for found in each.collect::<Result<Vec<_>>>()? {
             maxima.iter_mut().zip(found).for_each(|(m, v)| *m = if v <= *m || m.is_nan() { *m } else { v });
@@ -76,6 +81,9 @@ struct Decoders<'a> {
     params: &'a CflowParams,
     material: &'a Material<'a>,
     layers: Vec<Layer>,
+    device: Device,
+    /// Why they are not trained on the GPU asked for.
+    why: Option<String>,
 }
 
 struct Layer {
@@ -83,24 +91,59 @@ struct Layer {
     channels: usize,
     /// `[h, w, condition]`.
     codes: Vec<f32>,
-    trainer: LinearTrainer,
+    trainer: Trainer,
 }
 
-/// Sum of the losses of a batch and the number of steps.
-type Losses = (f64, usize);
-
 impl<'a> Decoders<'a> {
-    fn new(params: &'a CflowParams, material: &'a Material<'a>) -> Result<Decoders<'a>> {
+    fn new(params: &'a CflowParams, material: &'a Material<'a>, device: &Device) -> Result<Decoders<'a>> {
         let (sizes, products) = (&material.features.sizes, params.products()?);
-        let mut layers = Vec::new();
-        for (l, (codes, size)) in codes(sizes, params.condition)?.into_iter().zip(sizes).enumerate() {
-            let flow = Flow::new(&params.spec(size.2), material.seed.wrapping_add(l as u64 + 1))?;
-            let adam = Adam { lr: params.lr, ..Adam::default() };
-            let trainer = LinearTrainer::with_products(flow, adam, products)?;
-            layers.push(Layer { name: params.layers[l].clone(), channels: size.2, codes, trainer });
+        let adam = Adam { lr: params.lr, ..Adam::default() };
+        let codes = codes(sizes, params.condition)?;
+        let flow = |l: usize| {
+            Ok::<_, FlowDetectorError>(Flow::new(&params.spec(sizes[l].2), material.seed.wrapping_add(l as u64 + 1))?)
+        };
+        let mut why = None;
+        let mut trainers = None;
+        if let Some(gpu) = gpu(device) {
+            let flows = (0..sizes.len()).map(flow).collect::<Result<_>>()?;
+            match on_gpu(gpu, flows, (adam, products), &codes, params) {
+                Ok(found) => trainers = Some(found),
+                Err(Refused::Device(reason)) => why = Some(format!("{device}: {reason}")),
+                Err(Refused::Arguments) => {}
+            }
         }
-        Ok(Decoders { params, material, layers })
+        let trainers = match trainers {
+            Some(trainers) => trainers,
+            None => {
+                let trainer = |l| Ok(LinearTrainer::with_products(flow(l)?, adam, products)?);
+                let all = (0..sizes.len()).map(trainer).map(|t: Result<_>| t.map(|t| Trainer::Cpu(Box::new(t))));
+                all.collect::<Result<Vec<_>>>()?
+            }
+        };
+        let layers = params.layers.iter().zip(sizes).zip(codes).zip(trainers);
+        let layers = layers.map(|(((name, size), codes), trainer)| Layer {
+            name: name.clone(),
+            channels: size.2,
+            codes,
+            trainer,
+        });
+        Ok(Decoders { params, material, layers: layers.collect(), device: device.clone(), why })
     }
+}
+
+/// All flows on a GPU, or none.
+fn on_gpu(
+    gpu: &Gpu,
+    flows: Vec<Flow>,
+    (adam, products): (Adam, Products),
+    codes: &[Vec<f32>],
+    params: &CflowParams,
+) -> Tried<Vec<Trainer>> {
+    let one = |(flow, codes): (Flow, &Vec<f32>)| {
+        let batches = (codes.as_slice(), params.image_batch, params.fibre_batch);
+        Ok(Trainer::Gpu(Box::new(linear::trainer(gpu, flow, adam, products, batches)?)))
+    };
+    flows.into_iter().zip(codes).map(one).collect()
 }
 
 impl Learner for Decoders<'_> {
@@ -109,7 +152,7 @@ impl Learner for Decoders<'_> {
         let mut order = split.train.clone();
         order.shuffle(&mut stream(*seed, [epoch, 0, 0]));
         let mut total: Losses = (0.0, 0);
-        let together = LinearTrainer::side_by_side(self.layers.iter().map(|layer| &layer.trainer));
+        let together = Trainer::side_by_side(self.layers.iter().map(|layer| &layer.trainer));
         for (b, pictures) in order.chunks(self.params.image_batch).enumerate() {
             let maps = features.get(pictures)?;
             let train = |(l, layer): (usize, &mut Layer)| {
@@ -132,8 +175,9 @@ impl Learner for Decoders<'_> {
     }
 
     fn model(&self, curve: &[Epoch]) -> Result<Box<dyn Detect>> {
-        let Decoders { params, material, .. } = *self;
+        let (params, material) = (self.params, self.material);
         let flows: Vec<Flow> = self.layers.iter().map(|layer| layer.trainer.flow().clone()).collect();
+        let flows = Flows::new(flows, &self.device);
         let maxima = maxima(&flows, params, material, &Session::quiet(material.seed))?;
         let embedder = material.embedder.clone();
         Ok(Box::new(Cflow::new(embedder, flows, maxima, params, material.pictures, curve.to_vec())))
@@ -148,7 +192,7 @@ impl Learner for Decoders<'_> {
         for pictures in split.validation.chunks(self.params.image_batch) {
             for maps in features.get(pictures)? {
                 for (layer, x) in self.layers.iter().zip(maps.iter()) {
-                    let likelihoods = layer.trainer.flow().log_likelihoods(x, &layer.codes)?;
+                    let likelihoods = layer.trainer.log_likelihoods(x, &layer.codes)?;
                     // -ln(sigmoid(l)), stable at both ends.
                     let loss = |l: &f32| f64::from((-l).max(0.0) + (-l.abs()).exp().ln_1p());
                     total += likelihoods.iter().map(loss).sum::<f64>() / likelihoods.len() as f64;
@@ -160,6 +204,10 @@ impl Learner for Decoders<'_> {
 
     fn batches(&self) -> usize {
         self.material.batches(self.params.image_batch)
+    }
+
+    fn bring(&mut self, moments: bool) -> Result<()> {
+        self.layers.iter_mut().try_for_each(|layer| layer.trainer.bring(moments))
     }
 
     fn parts(&self) -> Vec<(&dyn Module, &AdamState)> {
@@ -185,30 +233,15 @@ impl Layer {
         lr: f32,
         rng: &mut rand_chacha::ChaCha8Rng,
     ) -> Result<Losses> {
-        let (c, k) = (self.channels, params.condition);
-        let positions = self.codes.len() / k;
-        let mut order: Vec<u32> = (0..(maps.len() * positions) as u32).collect();
-        order.shuffle(rng);
-        let steps = (order.len() / params.fibre_batch).max(1);
-        let (mut x, mut codes) = (Vec::new(), Vec::new());
-        let mut total = 0.0;
-        for step in 0..steps {
-            let first = step * params.fibre_batch;
-            // What is left over joins the last step (anomalib) or is left out (the authors' code).
-            let last = if step + 1 == steps && (params.mode == Mode::Anomalib || steps == 1) {
-                order.len()
-            } else {
-                first + params.fibre_batch
-            };
-            x.clear();
-            codes.clear();
-            for &fibre in &order[first..last.min(order.len())] {
-                let (picture, position) = (fibre as usize / positions, fibre as usize % positions);
-                x.extend_from_slice(&maps[picture][position * c..][..c]);
-                codes.extend_from_slice(&self.codes[position * k..][..k]);
-            }
-            total += f64::from(self.trainer.step(&x, &codes, lr)?);
-        }
-        Ok((total, steps))
+        let positions = self.codes.len() / params.condition;
+        let mut fibres: Vec<u32> = (0..(maps.len() * positions) as u32).collect();
+        fibres.shuffle(rng);
+        let order = Order {
+            fibres: &fibres,
+            each: params.fibre_batch,
+            leftovers: params.mode == Mode::Anomalib,
+            widths: [self.channels, params.condition],
+        };
+        self.trainer.train(maps, &self.codes, &order, lr)
     }
 }

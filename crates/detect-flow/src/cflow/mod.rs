@@ -22,9 +22,11 @@
 
 mod codes;
 mod fit;
+mod flows;
 mod map;
 mod model;
 mod params;
+mod trainer;
 
 pub use map::anomaly_map;
 pub use model::Cflow;

@@ -1,16 +1,17 @@
 use std::sync::Arc;
 
 use blemish_core::{Arithmetic, CoreError, Detect, ModelFile, ModelWriter, Prediction, Preprocess, Stages};
-use blemish_embed::{Embedder, Precision};
+use blemish_embed::{Embedder, Maps, Precision};
 use blemish_flow::{Flow, FlowSpec};
 use blemish_grad::Module;
 use blemish_tensor::{Device, Tensor};
-use ndarray::{Array4, ArrayView4};
+use ndarray::{Array4, ArrayView2, ArrayView4};
 use serde::{Deserialize, Serialize};
 
 use super::codes::Kept;
+use super::flows::Flows;
 use super::{CflowParams, KIND, anomaly_map};
-use crate::features::sizes;
+use crate::features::Size;
 use crate::scores::predictions;
 use crate::store::{bounded, load_mixing, load_weights, put, save_mixing, save_weights};
 use crate::{Epoch, Mode, Result};
@@ -18,10 +19,12 @@ use crate::{Epoch, Mode, Result};
 /// A fitted CFlow-AD: the network and a flow for each layer.
 pub struct Cflow {
     embedder: Arc<Embedder>,
-    flows: Vec<Flow>,
+    flows: Flows,
     maxima: Vec<f32>,
     codes: Kept,
     stored: Stored,
+    /// Why it was trained on the CPU where a GPU was asked for.
+    why: Option<String>,
 }
 
 /// The metadata of a model file.
@@ -42,7 +45,7 @@ struct Stored {
 impl Cflow {
     pub(super) fn new(
         embedder: Arc<Embedder>,
-        flows: Vec<Flow>,
+        flows: Flows,
         maxima: Vec<f32>,
         params: &CflowParams,
         images: usize,
@@ -50,7 +53,11 @@ impl Cflow {
     ) -> Self {
         let CflowParams { blocks, condition, clamp, soft_mixing, mode, flow_precision, .. } = *params;
         let stored = Stored { blocks, condition, clamp, soft_mixing, mode, flow_precision, images, curve };
-        Cflow { embedder, flows, maxima, codes: Kept::default(), stored }
+        Cflow { embedder, flows, maxima, codes: Kept::default(), stored, why: None }
+    }
+
+    pub(super) fn trained_on_cpu_because(self, why: Option<String>) -> Self {
+        Cflow { why, ..self }
     }
 
     /// The network.
@@ -60,7 +67,7 @@ impl Cflow {
 
     /// The flow of each layer.
     pub fn flows(&self) -> &[Flow] {
-        &self.flows
+        self.flows.all()
     }
 
     /// How the training went.
@@ -95,7 +102,8 @@ impl Cflow {
         if maxima.iter().any(|m| !m.is_finite()) {
             return Err(file.bad("its maxima are not finite numbers").into());
         }
-        Ok(Cflow { embedder: Arc::new(embedder), flows, maxima, codes: Kept::default(), stored })
+        let (flows, codes) = (Flows::new(flows, &Device::cpu()), Kept::default());
+        Ok(Cflow { embedder: Arc::new(embedder), flows, maxima, codes, stored, why: None })
     }
 
     fn predictions(&self, input: ArrayView4<'_, f32>) -> Result<Vec<Prediction>> {
@@ -103,21 +111,31 @@ impl Cflow {
         if n == 0 {
             return Ok(Vec::new());
         }
-        self.scores(&self.embedder.features(input)?, (height, width))
+        let size = (height, width);
+        match self.scores(&self.embedder.maps(input)?, size)? {
+            Some(predictions) => Ok(predictions),
+            // Once more on the CPU's side.
+            None => self.host_scores(self.embedder.features(input)?, size),
+        }
     }
 
-    fn scores(&self, maps: &[Array4<f32>], size: (usize, usize)) -> Result<Vec<Prediction>> {
-        if maps.len() != self.flows.len() {
-            let (wanted, got) = (format!("{} feature maps", self.flows.len()), maps.len().to_string());
+    fn host_scores(&self, maps: Vec<Array4<f32>>, size: (usize, usize)) -> Result<Vec<Prediction>> {
+        Ok(self.scores(&Maps::Host(maps), size)?.unwrap_or_default())
+    }
+
+    /// Nothing only where the maps are on a GPU that does not score them.
+    fn scores(&self, maps: &Maps, size: (usize, usize)) -> Result<Option<Vec<Prediction>>> {
+        let (flows, shapes) = (self.flows.all(), maps.shapes());
+        if shapes.len() != flows.len() {
+            let (wanted, got) = (format!("{} feature maps", flows.len()), shapes.len().to_string());
             return Err(CoreError::Shape { what: "features", wanted, got }.into());
         }
-        let codes = self.codes.get(&sizes(maps), self.stored.condition)?;
-        let layers: Vec<(&Flow, &Vec<f32>)> = self.flows.iter().zip(&codes.values).collect();
-        predictions(
-            maps,
-            |l, x| Ok(layers[l].0.log_likelihoods(x, layers[l].1)?),
-            |grids| anomaly_map(grids, &self.maxima, self.flows.len() as f32, size),
-        )
+        let sizes: Vec<Size> = shapes.iter().map(|[_, h, w, c]| (*h, *w, *c)).collect();
+        let codes = self.codes.get(&sizes, self.stored.condition)?;
+        let Some(values) = self.flows.of_maps(maps, &codes.values)? else { return Ok(None) };
+        let n = shapes.first().map_or(0, |[n, ..]| *n);
+        let map = |grids: &[ArrayView2<'_, f32>]| anomaly_map(grids, &self.maxima, flows.len() as f32, size);
+        predictions(n, &values, &sizes, map).map(Some)
     }
 }
 
@@ -135,14 +153,15 @@ impl Detect for Cflow {
     }
 
     fn stages(&self) -> Option<&dyn Stages> {
-        Some(self)
+        // On a GPU features go on to the flows without a copy to the CPU between.
+        (!self.embedder.on_gpu()).then_some(self)
     }
 
     fn save(&self, file: &mut ModelWriter) -> blemish_core::Result<()> {
         let add = |file: &mut ModelWriter| -> Result<()> {
             self.embedder.save(file)?;
             file.set(KIND, &self.stored)?;
-            for (l, flow) in self.flows.iter().enumerate() {
+            for (l, flow) in self.flows.all().iter().enumerate() {
                 let prefix = format!("cflow.{l}");
                 save_weights(file, &prefix, &flow.state())?;
                 save_mixing(file, &prefix, flow)?;
@@ -157,10 +176,12 @@ impl Detect for Cflow {
         if let Some(embedder) = Arc::get_mut(&mut self.embedder) {
             embedder.use_device(device);
         }
+        self.flows.use_device(device);
     }
 
     fn placement(&self) -> String {
-        format!("network {}; flow on the CPU", self.embedder.placement())
+        let trained = self.why.as_ref().map_or_else(String::new, |why| format!("; trained on the CPU ({why})"));
+        format!("network {}; flows {}{trained}", self.embedder.placement(), self.flows.placement())
     }
 
     fn arithmetic(&self) -> Arithmetic {
@@ -169,7 +190,7 @@ impl Detect for Cflow {
 
     fn summary(&self) -> String {
         let layers: Vec<&str> = self.embedder.layers().iter().map(|l| l.name.as_str()).collect();
-        let count: usize = self.flows.iter().map(Module::count).sum();
+        let count: usize = self.flows.all().iter().map(Module::count).sum();
         format!(
             "CFlow-AD on {}, layers {}: {} pictures, {} epochs, {:.1} million parameters ({:.1} MB)",
             self.embedder.describe(),
@@ -188,6 +209,6 @@ impl Stages for Cflow {
     }
 
     fn score(&self, maps: Vec<Array4<f32>>, size: (usize, usize)) -> blemish_core::Result<Vec<Prediction>> {
-        self.scores(&maps, size).map_err(|error| error.into_core(KIND))
+        self.host_scores(maps, size).map_err(|error| error.into_core(KIND))
     }
 }

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use crate::settings::settings;
 use crate::{FlowDetectorError, Mode, Result};
 
-/// Settings of CFlow-AD. The default is anomalib's, but for the step size and for early stopping,
-/// which looks at good pictures held out and not at the test set.
+/// Settings of CFlow-AD. The default is anomalib's, but for the step size, for bf16 in the products of training, and for early
+/// stopping, which looks at good pictures held out and not at the test set.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CflowParams {
@@ -22,8 +22,8 @@ pub struct CflowParams {
     pub weights: Option<PathBuf>,
     /// What the network computes in; int8 is calibrated with the first pictures, at most 64.
     pub precision: Precision,
-    /// What the products of the flows' layers are computed in while they are trained: `f32` or bf16, the latter with sums,
-    /// weights and all else in `f32`. Scores are always computed in `f32`.
+    /// What the products of the flows' layers are computed in while they are trained: bf16, with sums, weights and all else in
+    /// `f32`, or all in `f32`, as on a processor without AVX-512 BF16 or a GPU before compute capability 8.0. Scores are always computed in `f32`.
     pub flow_precision: Precision,
     /// Coupling blocks of each flow (section 4.1).
     pub blocks: usize,
@@ -69,7 +69,7 @@ impl Default for CflowParams {
             layers: ["layer2", "layer3", "layer4"].map(str::to_owned).to_vec(),
             weights: None,
             precision: Precision::F32,
-            flow_precision: Precision::F32,
+            flow_precision: Precision::Bf16,
             blocks: 8,
             condition: 128,
             clamp: 1.9,

@@ -19,9 +19,11 @@
 //! ```
 
 mod fit;
+mod flows;
 mod map;
 mod model;
 mod params;
+mod trainer;
 
 pub use map::anomaly_map;
 pub use model::Fastflow;

@@ -1,15 +1,16 @@
 use std::sync::Arc;
 
 use blemish_core::{Arithmetic, CoreError, Detect, ModelFile, ModelWriter, Prediction, Preprocess, Stages};
-use blemish_embed::Embedder;
-use blemish_flow::{FlowSpec, MapFlow, PackedFlow};
+use blemish_embed::{Embedder, Maps};
+use blemish_flow::{FlowSpec, MapFlow};
 use blemish_grad::Module;
 use blemish_tensor::Device;
 use ndarray::{Array4, ArrayView4};
 use serde::{Deserialize, Serialize};
 
+use super::flows::Flows;
 use super::{FastflowParams, KIND, anomaly_map};
-use crate::features::{Size, sizes};
+use crate::features::Size;
 use crate::scores::predictions;
 use crate::store::{bounded, load_mixing, load_weights, put, save_mixing, save_weights};
 use crate::{Epoch, Mode, Result};
@@ -20,8 +21,10 @@ const MOST: usize = 16_384;
 /// A fitted FastFlow: the network and a flow for each layer.
 pub struct Fastflow {
     embedder: Arc<Embedder>,
-    flows: Vec<PackedFlow>,
+    flows: Flows,
     stored: Stored,
+    /// Why it was trained on the CPU where a GPU was asked for.
+    why: Option<String>,
 }
 
 /// The metadata of a model file.
@@ -31,6 +34,8 @@ struct Stored {
     conv3x3_only: bool,
     hidden_ratio: f64,
     clamp: f32,
+    #[serde(default)]
+    sigma: f32,
     mode: Mode,
     sizes: Vec<Size>,
     images: usize,
@@ -40,15 +45,19 @@ struct Stored {
 impl Fastflow {
     pub(super) fn new(
         embedder: Arc<Embedder>,
-        flows: Vec<PackedFlow>,
+        flows: Flows,
         params: &FastflowParams,
         images: usize,
         curve: Vec<Epoch>,
     ) -> Self {
-        let FastflowParams { steps, conv3x3_only, hidden_ratio, clamp, mode, .. } = *params;
-        let sizes = flows.iter().map(|flow| flow.model().dim()).collect();
-        let stored = Stored { steps, conv3x3_only, hidden_ratio, clamp, mode, sizes, images, curve };
-        Fastflow { embedder, flows, stored }
+        let FastflowParams { steps, conv3x3_only, hidden_ratio, clamp, sigma, mode, .. } = *params;
+        let sizes = flows.models().map(MapFlow::dim).collect();
+        let stored = Stored { steps, conv3x3_only, hidden_ratio, clamp, sigma, mode, sizes, images, curve };
+        Fastflow { embedder, flows, stored, why: None }
+    }
+
+    pub(super) fn trained_on_cpu_because(self, why: Option<String>) -> Self {
+        Fastflow { why, ..self }
     }
 
     /// The network.
@@ -58,7 +67,7 @@ impl Fastflow {
 
     /// The flow of each layer.
     pub fn flows(&self) -> impl Iterator<Item = &MapFlow> {
-        self.flows.iter().map(PackedFlow::model)
+        self.flows.models()
     }
 
     /// How the training went.
@@ -76,6 +85,9 @@ impl Fastflow {
         bounded(file, "number of steps", stored.steps, 64)?;
         if !(stored.hidden_ratio > 0.0 && stored.hidden_ratio <= 8.0) {
             return Err(file.bad(format!("its hidden ratio is {}", stored.hidden_ratio)).into());
+        }
+        if !(0.0..=1000.0).contains(&stored.sigma) {
+            return Err(file.bad(format!("its sigma is {}", stored.sigma)).into());
         }
         let channels: Vec<usize> = embedder.layers().iter().map(|l| l.channels).collect();
         if channels != stored.sizes.iter().map(|s| s.2).collect::<Vec<_>>() {
@@ -98,9 +110,10 @@ impl Fastflow {
             let weights = load_weights(file, &prefix, &model)?;
             put(&mut model, weights)?;
             load_mixing(file, &prefix, model.flow_mut(), false)?;
-            flows.push(PackedFlow::new(model)?);
+            flows.push(model);
         }
-        Ok(Fastflow { embedder: Arc::new(embedder), flows, stored })
+        let flows = Flows::new(flows, &Device::cpu())?;
+        Ok(Fastflow { embedder: Arc::new(embedder), flows, stored, why: None })
     }
 
     fn predictions(&self, input: ArrayView4<'_, f32>) -> Result<Vec<Prediction>> {
@@ -108,16 +121,30 @@ impl Fastflow {
         if n == 0 {
             return Ok(Vec::new());
         }
-        self.scores(&self.embedder.features(input)?, (height, width))
+        let size = (height, width);
+        match self.scores(&self.embedder.maps(input)?, size)? {
+            Some(predictions) => Ok(predictions),
+            // Once more on the CPU's side.
+            None => self.host_scores(self.embedder.features(input)?, size),
+        }
     }
 
-    fn scores(&self, maps: &[Array4<f32>], (height, width): (usize, usize)) -> Result<Vec<Prediction>> {
-        if sizes(maps) != self.stored.sizes {
-            let got = format!("{height} x {width}, which gives {:?}", sizes(maps));
+    fn host_scores(&self, maps: Vec<Array4<f32>>, size: (usize, usize)) -> Result<Vec<Prediction>> {
+        Ok(self.scores(&Maps::Host(maps), size)?.unwrap_or_default())
+    }
+
+    /// Nothing only where the maps are on a GPU that does not score them.
+    fn scores(&self, maps: &Maps, size: (usize, usize)) -> Result<Option<Vec<Prediction>>> {
+        let shapes = maps.shapes();
+        let sizes: Vec<Size> = shapes.iter().map(|[_, h, w, c]| (*h, *w, *c)).collect();
+        if sizes != self.stored.sizes {
+            let got = format!("{} x {}, which gives {sizes:?}", size.0, size.1);
             let wanted = format!("pictures of the size learned from, with feature maps {:?}", self.stored.sizes);
             return Err(CoreError::Shape { what: "network input", wanted, got }.into());
         }
-        predictions(maps, |l, x| Ok(self.flows[l].latent(x)?.energy), |grids| anomaly_map(grids, (height, width)))
+        let Some(energies) = self.flows.energies(maps)? else { return Ok(None) };
+        let n = shapes.first().map_or(0, |[n, ..]| *n);
+        predictions(n, &energies, &sizes, |grids| anomaly_map(grids, size, self.stored.sigma)).map(Some)
     }
 }
 
@@ -135,7 +162,8 @@ impl Detect for Fastflow {
     }
 
     fn stages(&self) -> Option<&dyn Stages> {
-        Some(self)
+        // On a GPU features go on to the flows without a copy to the CPU between.
+        (!self.embedder.on_gpu()).then_some(self)
     }
 
     fn save(&self, file: &mut ModelWriter) -> blemish_core::Result<()> {
@@ -157,10 +185,12 @@ impl Detect for Fastflow {
         if let Some(embedder) = Arc::get_mut(&mut self.embedder) {
             embedder.use_device(device);
         }
+        self.flows.use_device(device);
     }
 
     fn placement(&self) -> String {
-        format!("network {}; flow on the CPU", self.embedder.placement())
+        let trained = self.why.as_ref().map_or_else(String::new, |why| format!("; trained on the CPU ({why})"));
+        format!("network {}; flows {}{trained}", self.embedder.placement(), self.flows.placement())
     }
 
     fn arithmetic(&self) -> Arithmetic {
@@ -188,6 +218,6 @@ impl Stages for Fastflow {
     }
 
     fn score(&self, maps: Vec<Array4<f32>>, size: (usize, usize)) -> blemish_core::Result<Vec<Prediction>> {
-        self.scores(&maps, size).map_err(|error| error.into_core(KIND))
+        self.host_scores(maps, size).map_err(|error| error.into_core(KIND))
     }
 }
