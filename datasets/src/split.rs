@@ -28,9 +28,11 @@ pub(crate) fn finish(dataset: &mut Dataset, spec: &DataSpec, seed: u64) -> Resul
                 dataset.notes.push(format!("{} validation pictures are left out", dataset.val.len()));
             }
             dataset.val = dataset.test.clone();
-            dataset
-                .notes
-                .push("paper protocol: the threshold is chosen on the test pictures, which flatters".to_owned());
+            if !dataset.test.is_empty() {
+                dataset
+                    .notes
+                    .push("paper protocol: the threshold is chosen on the test pictures, which flatters".to_owned());
+            }
         }
     }
     disjoint(&dataset.train, "training", &dataset.val, "validation")?;

@@ -8,6 +8,7 @@ use blemish::Model;
 use blemish::core::{Calibration, Decision, ThresholdSource};
 use blemish::core::{CoreError, Detect, Fit, Image, ImageSource, Preprocess, Resize, Session};
 use blemish::detect_embedding::{PadimParams, PatchcoreParams};
+use blemish::detect_flow::{CflowParams, FastflowParams};
 use blemish::tensor::Device;
 use blemish::tensor::cuda::Cuda;
 
@@ -101,6 +102,23 @@ fn patchcore(cuda: &Cuda) -> PatchcoreParams {
     PatchcoreParams { backbone, layers, weights, preprocess, coreset_ratio: 0.1, ..PatchcoreParams::default() }
 }
 
+fn cflow(cuda: &Cuda) -> CflowParams {
+    let Setting { backbone, layers, weights, preprocess, .. } = setting(cuda);
+    let small = CflowParams {
+        blocks: 2,
+        condition: 8,
+        epochs: 1,
+        flow_precision: "f32".parse().unwrap(),
+        ..CflowParams::default()
+    };
+    CflowParams { backbone, layers, weights, preprocess, ..small }
+}
+
+fn fastflow(cuda: &Cuda) -> FastflowParams {
+    let Setting { backbone, layers, weights, preprocess, .. } = setting(cuda);
+    FastflowParams { backbone, layers, weights, preprocess, steps: 2, epochs: 1, ..FastflowParams::default() }
+}
+
 fn session(device: &Device) -> Session<'static> {
     Session { device: device.clone(), ..Session::quiet(3) }
 }
@@ -154,6 +172,24 @@ fn patchcore_agrees() {
     // Features differ in their last digits, so of nearly equal candidates the other may be picked now and then.
     let same = gpu.coreset().iter().filter(|&i| cpu.coreset().contains(i)).count();
     assert!(same * 10 >= cpu.coreset().len() * 9, "{same} of {}", cpu.coreset().len());
+    drop((cpu, gpu));
+    assert_eq!(cuda.memory_used(), 0);
+}
+
+#[test]
+fn cflow_agrees() {
+    let Some(cuda) = open() else { return };
+    let (cpu, gpu) = compare(&cuda, &cflow(&cuda), 1e-2);
+    assert_eq!(cpu.curve().len(), gpu.curve().len());
+    drop((cpu, gpu));
+    assert_eq!(cuda.memory_used(), 0);
+}
+
+#[test]
+fn fastflow_agrees() {
+    let Some(cuda) = open() else { return };
+    let (cpu, gpu) = compare(&cuda, &fastflow(&cuda), 1e-2);
+    assert_eq!(cpu.curve().len(), gpu.curve().len());
     drop((cpu, gpu));
     assert_eq!(cuda.memory_used(), 0);
 }

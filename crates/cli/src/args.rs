@@ -114,7 +114,7 @@ pub(crate) struct Train {
     /// What the network computes in: f32, bf16 (needs AVX-512 with BF16) or int8
     #[arg(long, value_name = "NAME")]
     pub(crate) precision: Option<String>,
-    /// What cflow trains its flows in: f32 or bf16 (needs AVX-512 with BF16)
+    /// What cflow trains its flows in: bf16 (where processor or GPU has it; all sums in f32) or f32
     #[arg(long, value_name = "NAME")]
     pub(crate) flow_precision: Option<String>,
     /// Stretch pictures to this size

@@ -48,7 +48,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
         Ok(device) if device.is_cpu() => format!(" device    {device} (chosen by '{}')\n", config.device),
         Ok(device) => format!(
             " device    {device} (chosen by '{}') will be used for networks (f32 as it is, bf16 as fp16 with f32 sums),\n           \
-             search, coreset and distances; the CPU for int8 networks, flows and what does not fit its memory\n",
+             search, coreset, distances and flows; the CPU for int8 networks and what does not fit its memory\n",
             config.device
         ),
         Err(why) => format!(" device    {}\n", why.replace('\n', "\n           ")),

@@ -100,7 +100,7 @@ pub(crate) fn threshold(model: &Model) -> String {
             format!("best F1 on {good} good and {bad} bad pictures{test}")
         }
         // What a picture that was learnt from scores says little of new ones: no rate can be promised.
-        ThresholdSource::Normal { good, .. } if model.learnt_from.val == 0 => {
+        ThresholdSource::Training { good } => {
             format!("the {good} training pictures themselves; too low, and no rate is promised")
         }
         ThresholdSource::Normal { good, false_reject_rate } => format!(

@@ -124,6 +124,34 @@ fn predict_runs_where_it_is_told_or_says_why_not() {
     }
 }
 
+#[test]
+fn flows_train_where_they_are_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let f = folder.path();
+    data(&f.join("parts"));
+    let (there, _) = gpu(f);
+    let device = if there { "cuda" } else { "cpu" };
+    let words = "train --data parts --model cflow --backbone mobilenetv2_100 --layers blocks.1 --image-size 32 --epochs 1 \
+                 --set blocks=2 --set condition=4 --set checkpoint=run.checkpoint -o trained --device";
+    let words: Vec<&str> = words.split_whitespace().chain([device]).collect();
+    let output = run(f, &words, None);
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    if there {
+        let words = "network on cuda:0 in f32; flows on cuda:0";
+        assert!(said(&output).contains(words) && !said(&output).contains("trained on the CPU"), "{}", said(&output));
+    }
+    let model = find(&f.join("trained")).expect("a model file");
+    let predict = |device: &str| {
+        let model = model.to_str().unwrap();
+        let words = ["predict", "parts/train/good/000.png", "--model-file", model, "--json", "--device", device];
+        let output = run(f, &words, None);
+        assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+        scores(&output)[0]
+    };
+    let (here, there) = (predict("cpu"), predict(device));
+    assert!((here - there).abs() <= 1e-3 * here, "{here} {there}");
+}
+
 /// The model below a folder.
 fn find(folder: &Path) -> Option<std::path::PathBuf> {
     for entry in std::fs::read_dir(folder).ok()?.flatten() {

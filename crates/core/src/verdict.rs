@@ -22,6 +22,12 @@ pub enum ThresholdSource {
         /// Share of good pictures expected at or above the threshold.
         false_reject_rate: f64,
     },
+    /// A quantile of the scores of the pictures learnt from, since there were no others: lower than new good pictures score, so
+    /// that no rate can be promised.
+    Training {
+        /// Pictures used.
+        good: usize,
+    },
     /// Given by the user.
     Given,
 }

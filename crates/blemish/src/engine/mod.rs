@@ -17,7 +17,7 @@ use blemish_tensor::Device;
 use rayon::ThreadPool;
 
 pub use bench::{Speed, Stage};
-pub use decide::{Evidence, decide};
+pub use decide::{Evidence, Origin, decide};
 pub use pipeline::Pipeline;
 pub use score::{Outcome, Scored};
 pub use test::{Each, ImageMetrics, PixelMetrics, TestReport};

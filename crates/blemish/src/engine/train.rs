@@ -5,7 +5,7 @@ use blemish_datasets::{Dataset, Files, Protocol, Sample, read_mask};
 use ndarray::Array2;
 use rayon::prelude::*;
 
-use super::decide::{Evidence, decide};
+use super::decide::{Evidence, Origin, decide};
 use super::judge::OnTest;
 use crate::model::LearntFrom;
 use crate::{Config, Engine, Error, Model, Result, registry};
@@ -67,9 +67,13 @@ impl Engine {
             notes.push(none.to_owned());
             evidence = self.evidence(fitted.as_ref(), &train, &session, &mut notes)?;
         }
-        let from_test = paper && held_out;
-        let decision = decide(&evidence, config.false_reject_rate, from_test)?;
-        if from_test {
+        let origin = match (held_out, paper) {
+            (false, _) => Origin::Training,
+            (true, true) => Origin::Test,
+            (true, false) => Origin::HeldOut,
+        };
+        let decision = decide(&evidence, config.false_reject_rate, origin)?;
+        if origin == Origin::Test {
             notes.push("paper protocol: the thresholds were found on the test pictures; they flatter".to_owned());
         }
         let learnt_from = LearntFrom {
