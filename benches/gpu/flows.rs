@@ -3,8 +3,9 @@
 
 use blemish_kernels::adam::AdamStep;
 use blemish_kernels::adam::cuda::{Moments, Steps, adam};
-use blemish_kernels::coupling::cuda::{Half, HalfMut, Loss, Mix, Sums, Training, Vectors, backward, forward, output};
+use blemish_kernels::coupling::cuda::{Loss, Mix, Sums, Training, Vectors, backward, forward, output};
 use blemish_kernels::cuda::CudaResult;
+use blemish_kernels::cuda::rows::{Half, HalfMut};
 use blemish_tensor::cuda::{Buffer, Cuda};
 
 use crate::measure::{Bench, Work};

@@ -2,8 +2,8 @@
 
 use blemish_kernels::adam::AdamStep;
 use blemish_kernels::adam::cuda::{Moments, Steps};
-use blemish_kernels::coupling::cuda::{Half, HalfMut};
 use blemish_kernels::cuda::CudaResult;
+use blemish_kernels::cuda::rows::{Half, HalfMut};
 use blemish_kernels::product::cuda::{Back, Input, Weight, possible};
 
 use crate::measure::{Bench, Work};

@@ -1,10 +1,10 @@
 //! What training convolutional flows takes besides convolutions: FastFlow's layers on ResNet-18 and Wide ResNet-50-2, 32 pictures.
 
 use blemish_kernels::conv::cuda::Layer;
-use blemish_kernels::coupling::cuda::{Half, HalfMut};
 use blemish_kernels::cuda::CudaResult;
 use blemish_kernels::cuda::element::wide;
 use blemish_kernels::cuda::norm::{Norm, Pictures};
+use blemish_kernels::cuda::rows::{Half, HalfMut};
 use blemish_tensor::cuda::{Buffer, Cuda};
 
 use crate::measure::{Bench, Work};

@@ -234,8 +234,7 @@ __device__ __forceinline__ void cores(const uint16_t* __restrict__ in, const uin
   const int tid = threadIdx.x, lane = tid & 31, wm = (tid >> 5) % Tile::WM, wn = (tid >> 5) / Tile::WM;
   const int m0 = blockIdx.x * Tile::ROWS, o0 = blockIdx.y * Tile::COLUMNS, steps = depth / Tile::DEPTH;
   const int quarter = tid & 3, first = tid >> 2, pieces = c / 8;
-  // Everything that is the same in all steps is computed once: as it is added to, a step has few instructions besides the
-  // products. `at` of a window is counted from the first number of the thread's quarter.
+  // What is the same in all steps is computed once, so that a step has few instructions besides the products.
   Window from[Tile::MINE];
 #pragma unroll
   for (int i = 0; i < Tile::MINE; i++) {

@@ -171,7 +171,16 @@ impl Embedder {
     /// # Errors
     /// An input too small for the network.
     pub fn features(&self, input: ArrayView4<'_, f32>) -> Result<Vec<Array4<f32>>> {
-        match self.maps(input)? {
+        self.here(self.maps(input)?, input)
+    }
+
+    /// [`maps`](Self::maps) of `input` in the CPU's memory: a copy of what is on a GPU, or, if that cannot be had, computed anew.
+    ///
+    /// # Errors
+    /// As [`features`](Self::features).
+    #[cfg_attr(not(feature = "cuda"), expect(unused_variables, reason = "nothing is anywhere else"))]
+    pub fn here(&self, maps: Maps, input: ArrayView4<'_, f32>) -> Result<Vec<Array4<f32>>> {
+        match maps {
             Maps::Host(maps) => Ok(maps),
             #[cfg(feature = "cuda")]
             maps => maps.into_host().or_else(|error| self.place.give_up(&self.backbone, input, &error)),

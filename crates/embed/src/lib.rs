@@ -1,4 +1,5 @@
-//! Pictures to feature maps: a frozen network with the preprocessing that feeds it.
+//! Pictures to feature maps: a frozen network with the preprocessing that feeds it. [`device`] has what detectors keep on a GPU
+//! beside it.
 //!
 //! ```no_run
 //! use blemish_core::{ImageSource, Session};
@@ -14,6 +15,7 @@
 //! # }
 //! ```
 
+pub mod device;
 mod embedder;
 mod error;
 mod maps;

@@ -16,6 +16,7 @@
 //! | [`pool::cuda`](crate::pool::cuda) | `pool.cu` |
 //! | [`product::cuda`](crate::product::cuda) | `product.cu`: linear layers in training |
 //! | [`resize::cuda`](crate::resize::cuda) | `resize.cu` |
+//! | [`rows`] | none: matrices with a pitch, which those of flows take |
 //!
 //! The PTX is part of the program; the driver compiles it for the chip at hand when a kernel is first used. Results are the
 //! bits of the CPU, but for [`mahalanobis::cuda`](crate::mahalanobis::cuda), flows and the convolutions, whose sums run in another
@@ -24,6 +25,7 @@
 pub mod element;
 pub mod embed;
 pub mod norm;
+pub mod rows;
 
 use blemish_tensor::TensorError;
 use blemish_tensor::cuda::Module;

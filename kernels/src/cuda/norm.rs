@@ -3,10 +3,10 @@
 
 use blemish_tensor::cuda::{Buffer, Cuda, Launch};
 
+use super::rows::{Half, HalfMut};
 use super::{CudaResult, NORM, THREADS, check, grid};
 use crate::KernelError;
 use crate::adam::cuda::Steps;
-use crate::coupling::cuda::{Half, HalfMut};
 use crate::error::shape_error;
 
 const OP: &str = "norm of maps";

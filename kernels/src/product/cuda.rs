@@ -6,7 +6,7 @@ use blemish_tensor::cuda::{Buffer, Cuda, Launch, Module};
 
 use crate::KernelError;
 use crate::adam::cuda::{Moments, Steps};
-use crate::coupling::cuda::{Half, HalfMut};
+use crate::cuda::rows::{Half, HalfMut, Halves};
 use crate::cuda::{CudaResult, PRODUCT, PRODUCT_80, check, grid};
 use crate::error::shape_error;
 
@@ -32,9 +32,9 @@ impl<'a> Input<'a> {
         if widths[0].checked_add(widths[1]) != Some(inputs) {
             return Err(shape_error(op, format!("{inputs} columns"), widths));
         }
-        room(op, &self.x, n, widths[0])?;
+        self.x.check(op, n, widths[0])?;
         if let Some(condition) = &self.condition {
-            room(op, condition, n, widths[1])?;
+            condition.check(op, n, widths[1])?;
         }
         Ok(widths)
     }
@@ -43,30 +43,7 @@ impl<'a> Input<'a> {
     where
         'a: 'b,
     {
-        let launch = half(launch, self.x);
-        optional(launch, self.condition)
-    }
-}
-
-/// Whether there is room for `[n, width]` at the pitch, below 2^31 numbers.
-fn room(op: &'static str, half: &Half<'_>, n: usize, width: usize) -> Result<(), KernelError> {
-    let needed =
-        n.checked_mul(half.pitch).filter(|values| *values <= half.buffer.len() && *values <= i32::MAX as usize);
-    if needed.is_some() && n > 0 && width > 0 && width <= half.pitch {
-        return Ok(());
-    }
-    let wanted = format!("[{n}, {width}], none of them 0, below 2^31 numbers");
-    Err(shape_error(op, wanted, format!("{} numbers at a pitch of {}", half.buffer.len(), half.pitch)))
-}
-
-fn half<'a>(launch: Launch<'a>, half: Half<'a>) -> Launch<'a> {
-    launch.input(half.buffer).int(half.pitch)
-}
-
-fn optional<'a>(launch: Launch<'a>, other: Option<Half<'a>>) -> Launch<'a> {
-    match other {
-        Some(other) => half(launch, other),
-        None => launch.null().int(0),
+        launch.half(self.x).half_or_null(self.condition)
     }
 }
 
@@ -191,7 +168,7 @@ impl Weight {
     ) -> CudaResult<()> {
         const OP: &str = "linear layer";
         let [c, k] = x.check(OP, n, self.inputs)?;
-        room(OP, &Half { buffer: out.buffer, pitch: out.pitch }, n, self.outputs)?;
+        out.check(OP, n, self.outputs)?;
         if bias.len() < self.outputs {
             return Err(shape_error(OP, format!("a bias of {}", self.outputs), bias.len()).into());
         }
@@ -202,7 +179,7 @@ impl Weight {
         };
         let tile = self.tile(reduced, plain, "PRODUCT_CORES")?;
         let launch = x.put(self.cuda.launch(module(reduced), kernel)?).input(&self.values).input(bias);
-        let launch = launch.output(out.buffer).int(out.pitch).int(n).int(c).int(k).int(self.outputs);
+        let launch = launch.half_mut(out).int(n).int(c).int(k).int(self.outputs);
         // SAFETY: every matrix has room for its rows at its pitch, W is outputs (c + k), the bias has a number for each output;
         // rows and columns beyond them are neither read nor written; tile, threads and shared memory are the kernel's.
         unsafe { tile.run(launch.int(usize::from(relu)), n, self.outputs) }
@@ -214,18 +191,18 @@ impl Weight {
     /// [`KernelError::Shape`] for a buffer without room, or more columns than there are inputs; the device's.
     pub fn backward(&self, n: usize, first: usize, g: Half<'_>, how: Back<'_>, out: HalfMut<'_>) -> CudaResult<()> {
         const OP: &str = "gradient of a linear layer's input";
-        room(OP, &g, n, self.outputs)?;
-        room(OP, &Half { buffer: out.buffer, pitch: out.pitch }, n, first)?;
+        g.check(OP, n, self.outputs)?;
+        out.check(OP, n, first)?;
         if let Some(mask) = &how.mask {
-            room(OP, mask, n, first)?;
+            mask.check(OP, n, first)?;
         }
         if first > self.inputs {
             return Err(shape_error(OP, format!("at most {} columns", self.inputs), first).into());
         }
         let kernel = if self.reduced { "product_backward_bf16" } else { "product_backward_f32" };
         let tile = self.tile(self.reduced, "PRODUCT_ROWS", "PRODUCT_CORES")?;
-        let launch = half(self.cuda.launch(module(self.reduced), kernel)?, g).input(&self.values);
-        let launch = optional(launch, how.mask).output(out.buffer).int(out.pitch);
+        let launch = self.cuda.launch(module(self.reduced), kernel)?.half(g).input(&self.values);
+        let launch = launch.half_or_null(how.mask).half_mut(out);
         let launch = launch.int(n).int(self.outputs).int(self.inputs).int(first).int(usize::from(how.add));
         // SAFETY: as for `forward`; of W's columns no more are written than `out` has.
         unsafe { tile.run(launch, n, first) }
@@ -269,7 +246,7 @@ impl Weight {
     ) -> CudaResult<()> {
         const OP: &str = "gradient of a weight";
         let [c, k] = x.check(OP, n, self.inputs)?;
-        room(OP, &g, n, self.outputs)?;
+        g.check(OP, n, self.outputs)?;
         let kernel = if self.reduced { "product_update_bf16" } else { "product_update_f32" };
         let tile = self.tile(self.reduced, "PRODUCT_UPDATE", "PRODUCT_CORES_UPDATE")?;
         let (outputs, inputs) = (self.outputs, self.inputs);
@@ -278,7 +255,7 @@ impl Weight {
             Some((steps, _)) => launch.input(steps.numbers()).input(steps.turn()),
             None => launch.null().null(),
         };
-        let launch = x.put(half(launch, g));
+        let launch = x.put(launch.half(g));
         let launch = match gradient {
             Some(gradient) => launch.output(gradient),
             None => launch.null(),

@@ -1,10 +1,9 @@
 use blemish_kernels::Par;
 use blemish_kernels::adam::cuda::{Moments, Steps, adam};
 use blemish_kernels::adam::{self, AdamStep};
-use blemish_kernels::coupling::cuda::{
-    Half, HalfMut, Loss, Mix, Sums, Training, Vectors, backward, forward, gather, next, output,
-};
+use blemish_kernels::coupling::cuda::{Loss, Mix, Sums, Training, Vectors, backward, forward, gather, next, output};
 use blemish_kernels::coupling::{self, Layout};
+use blemish_kernels::cuda::rows::{Half, HalfMut};
 use rand::seq::SliceRandom;
 
 use super::*;

@@ -3,9 +3,10 @@ use blemish_kernels::adam::AdamStep;
 use blemish_kernels::adam::cuda::Steps;
 use blemish_kernels::conv::cuda::{After, Layer};
 use blemish_kernels::conv::{Activation, Conv2d, ConvSpec};
-use blemish_kernels::coupling::cuda::{Half, HalfMut, next};
+use blemish_kernels::coupling::cuda::next;
 use blemish_kernels::cuda::element::{pack, unpack, wide};
 use blemish_kernels::cuda::norm::{Chosen, Norm, Pictures, Table, halves};
+use blemish_kernels::cuda::rows::{Half, HalfMut};
 use blemish_kernels::product::window::{Window, gradient};
 use blemish_tensor::cuda::{Buffer, Cuda};
 

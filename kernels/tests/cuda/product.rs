@@ -1,6 +1,7 @@
 use blemish_kernels::adam::cuda::{Moments, Steps};
 use blemish_kernels::adam::{AdamStep, adam};
-use blemish_kernels::coupling::cuda::{Half, HalfMut, next};
+use blemish_kernels::coupling::cuda::next;
+use blemish_kernels::cuda::rows::{Half, HalfMut};
 use blemish_kernels::product::cuda::{Back, Input, Weight, possible};
 use blemish_kernels::product::{Mat, Sum, matmul};
 use blemish_kernels::{Par, cuda::CudaResult};

@@ -61,7 +61,11 @@ pub(crate) fn run(args: &[String]) -> Result<bool> {
         copy_files(&root.join(from), &folder.join(to))?;
     }
     copy(&root.join("benches/gpu/README.md"), &folder.join("README.md"))?;
-    if !ptx::tune::write_all(&root, &folder.join("variants"))? {
+    if ptx::tune::write_all(&root, &folder.join("variants"))? {
+        // They are nine tenths of the text and rarely needed: packed they leave room for programs.
+        archive(&folder.join("variants"))?;
+        std::fs::remove_dir_all(folder.join("variants")).context("cannot remove the variants that are packed")?;
+    } else {
         println!("SKIPPED: variants to tune. There is no NVRTC here; `cargo xtask fetch-nvrtc` fetches it.");
     }
     let script = folder.join("run.sh");

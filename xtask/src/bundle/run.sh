@@ -125,8 +125,9 @@ task_bench() {
 
 task_tune() {
   local kernel variant out list= code=0
-  [ -d variants ] || { skipped tune "the bundle has no variants"; return; }
+  [ -d variants ] || [ -f variants.tar.gz ] || { skipped tune "the bundle has no variants"; return; }
   gpu_here || { skipped tune "there is no GPU"; return; }
+  [ -d variants ] || tar xzf variants.tar.gz
   rm -rf "$results/tune"
   mkdir -p "$results/tune"
   for kernel in ${*:-$(ls variants)}; do

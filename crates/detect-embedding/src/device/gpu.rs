@@ -6,8 +6,8 @@ use blemish_tensor::TensorError;
 use blemish_tensor::cuda::{Buffer, Cuda};
 
 use super::{
-    ArrayView2, ArrayView4, Device, KCenter, Layout, MeansAndFactors, Neighbors, Refused, Source, SparseProjection,
-    Tables, Tried, Upsampled,
+    ArrayView2, ArrayView4, KCenter, Layout, MeansAndFactors, Neighbors, Refused, Source, SparseProjection, Tables,
+    Tried, Upsampled,
 };
 use crate::{EmbeddingError, Result};
 
@@ -16,13 +16,8 @@ mod patches;
 pub(crate) use patches::{Patches, Store};
 pub(super) use patches::{patches, store};
 
-pub(super) type Gpu = Cuda;
 /// Floats of patches that are on their way to a projection.
 const PART: usize = 16 << 20;
-
-pub(super) fn of(device: &Device) -> Option<&Gpu> {
-    device.as_cuda()
-}
 
 /// Whether a search can give so many rows.
 pub(super) fn searches(k: usize) -> bool {
@@ -39,21 +34,6 @@ impl From<CudaError> for EmbeddingError {
                 source: Box::new(other),
             }),
         }
-    }
-}
-
-impl From<CudaError> for Refused {
-    fn from(error: CudaError) -> Self {
-        match error {
-            CudaError::Device(error) => Refused::Device(error.to_string()),
-            _ => Refused::Arguments,
-        }
-    }
-}
-
-impl From<TensorError> for Refused {
-    fn from(error: TensorError) -> Self {
-        Refused::Device(error.to_string())
     }
 }
 

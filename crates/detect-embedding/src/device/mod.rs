@@ -18,9 +18,10 @@ mod gpu;
 #[cfg(not(feature = "cuda"))]
 #[path = "none.rs"]
 mod gpu;
-mod kept;
 
 use blemish_embed::Maps;
+use blemish_embed::device::{Kept, gpu as gpu_of};
+pub(crate) use blemish_embed::device::{Refused, Tried};
 use blemish_kernels::blur::Border;
 use blemish_kernels::kcenter::{self, KCenter, SparseProjection};
 use blemish_kernels::mahalanobis::{self, Layout, distance, distance_low_rank};
@@ -30,19 +31,6 @@ use ndarray::{Array2, Array3, Array4, ArrayView2, ArrayView4};
 
 use crate::padim::extend;
 use crate::{EmbeddingError, Mode, Result};
-pub(crate) use kept::Kept;
-
-/// Why a GPU form gave no result.
-#[cfg_attr(not(feature = "cuda"), allow(dead_code))]
-pub(crate) enum Refused {
-    /// Arguments that it does not take; the CPU form does, or says what is wrong with them.
-    Arguments,
-    /// The GPU, its memory or its driver.
-    Device(String),
-}
-
-/// Results of GPU forms.
-pub(crate) type Tried<T> = std::result::Result<T, Refused>;
 
 /// Rows to be searched, here and on a GPU.
 #[derive(Debug)]
@@ -218,7 +206,7 @@ pub(crate) fn coreset(
     on_progress: &mut dyn FnMut(usize) -> bool,
 ) -> Result<(KCenter, Option<String>)> {
     let mut why = None;
-    if let Some(gpu) = gpu::of(device) {
+    if let Some(gpu) = gpu_of(device) {
         match gpu::coreset(gpu, patches, projection, count, start, on_progress) {
             Ok(found) => return Ok((found, None)),
             Err(Refused::Device(reason)) => why = Some(reason),
@@ -242,7 +230,7 @@ pub(crate) enum Moments {
 impl Moments {
     /// On the device if it is a GPU with room for them, else here.
     pub(crate) fn new(device: &Device, layout: Layout) -> Result<Self> {
-        if let Some(gpu) = gpu::of(device)
+        if let Some(gpu) = gpu_of(device)
             && let Ok(moments) = gpu::moments(gpu, &layout)
         {
             return Ok(Moments::Gpu(Box::new(moments)));

@@ -1,13 +1,11 @@
 //! In a program without GPU code: no value of these types exists.
 
 use super::{
-    ArrayView2, Device, KCenter, Layout, Maps, MeansAndFactors, Neighbors, Source, SparseProjection, Tables, Tried,
-    Upsampled,
+    ArrayView2, KCenter, Layout, Maps, MeansAndFactors, Neighbors, Source, SparseProjection, Tables, Tried, Upsampled,
 };
 use crate::{Mode, Result};
+use blemish_embed::device::Gpu;
 
-#[derive(Debug)]
-pub(crate) enum Gpu {}
 #[derive(Debug)]
 pub(crate) enum Bank {}
 #[derive(Debug)]
@@ -15,10 +13,6 @@ pub(crate) enum Gaussians {}
 pub(crate) enum Moments {}
 pub(crate) enum Patches {}
 pub(crate) enum Store {}
-
-pub(super) fn of(_: &Device) -> Option<&Gpu> {
-    None
-}
 
 pub(super) fn searches(_: usize) -> bool {
     false

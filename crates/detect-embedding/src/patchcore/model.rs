@@ -97,13 +97,10 @@ impl Patchcore {
         if n == 0 {
             return Ok(Vec::new());
         }
-        let maps = self.embedder.maps(input)?;
-        match (self.there(&maps, (height, width)), maps) {
-            (Some(predictions), _) => predictions,
-            (None, Maps::Host(maps)) => self.scores(maps, (height, width)),
-            // Once more on the CPU's side, which says what is wrong, if something is.
-            #[cfg(feature = "cuda")]
-            (None, Maps::Gpu(_)) => self.scores(self.embedder.features(input)?, (height, width)),
+        let (maps, size) = (self.embedder.maps(input)?, (height, width));
+        match self.there(&maps, size) {
+            Some(predictions) => predictions,
+            None => self.scores(self.embedder.here(maps, input)?, size),
         }
     }
 

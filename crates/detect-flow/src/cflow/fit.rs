@@ -66,7 +66,7 @@ fn maxima(flows: &Flows, params: &CflowParams, material: &Material<'_>, session:
             let max = |values: &Vec<f32>| {
                 values.iter().fold(f32::NEG_INFINITY, |m, &l| if l <= m || m.is_nan() { m } else { l })
             };
-            Ok(flows.of_picture(maps, &codes)?.iter().map(max).collect::<Vec<f32>>())
+            Ok(flows.of_picture(maps, &material.features.sizes, &codes)?.iter().map(max).collect::<Vec<f32>>())
         });
         for found in each.collect::<Result<Vec<_>>>()? {
             maxima.iter_mut().zip(found).for_each(|(m, v)| *m = if v <= *m || m.is_nan() { *m } else { v });

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use crate::Result;
 use crate::device::linear::Likelihoods;
 use crate::device::{Kept, Tried};
-use crate::features::borrowed;
+use crate::features::{Size, borrowed};
 
 /// The flow of each layer, and their copies on a GPU.
 pub(super) struct Flows {
@@ -39,9 +39,9 @@ impl Flows {
         self.kept.noted(work(there))
     }
 
-    /// Log-likelihoods of each layer's map of one picture, with the layer's codes.
-    pub(super) fn of_picture(&self, maps: &[Vec<f32>], codes: &[Vec<f32>]) -> Result<Vec<Vec<f32>>> {
-        if let Some(found) = self.there(|there| there.of_picture(maps, codes)) {
+    /// Log-likelihoods of each layer's map of one picture, of these sizes, with the layer's codes.
+    pub(super) fn of_picture(&self, maps: &[Vec<f32>], sizes: &[Size], codes: &[Vec<f32>]) -> Result<Vec<Vec<f32>>> {
+        if let Some(found) = self.there(|there| there.of_picture(maps, sizes, codes)) {
             return Ok(found);
         }
         let layers = self.flows.iter().zip(maps).zip(codes);

@@ -5,6 +5,7 @@ use blemish_flow::{Flow, Products};
 use blemish_grad::optim::{Adam, AdamState};
 
 use super::{Gpu, Tried};
+use crate::features::Size;
 
 type Found<T> = Result<T, blemish_flow::FlowError>;
 
@@ -55,7 +56,7 @@ impl Likelihoods {
         match *self {}
     }
 
-    pub(crate) fn of_picture(&self, _: &[Vec<f32>], _: &[Vec<f32>]) -> Tried<Vec<Vec<f32>>> {
+    pub(crate) fn of_picture(&self, _: &[Vec<f32>], _: &[Size], _: &[Vec<f32>]) -> Tried<Vec<Vec<f32>>> {
         match *self {}
     }
 }

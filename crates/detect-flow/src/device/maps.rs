@@ -6,7 +6,7 @@ use blemish_flow::{FlowError, Latent, MapFlow};
 use blemish_grad::optim::{Adam, AdamState};
 use blemish_tensor::cuda::Cuda;
 
-use super::{Refused, Tried};
+use super::{Refused, Tried, refused};
 
 /// Bytes of working memory of a flow in training: what bounds the pictures that go through it together. Always the same, since the
 /// last bits depend on it.
@@ -17,7 +17,7 @@ pub(crate) struct MapTrainer(blemish_flow::gpu::MapTrainer);
 
 /// A trainer with all its memory, for up to `pictures` at a step.
 pub(crate) fn trainer(cuda: &Cuda, model: MapFlow, adam: Adam, pictures: usize) -> Tried<MapTrainer> {
-    Ok(MapTrainer(blemish_flow::gpu::MapTrainer::new(cuda, model, adam, pictures, WORKING)?))
+    blemish_flow::gpu::MapTrainer::new(cuda, model, adam, pictures, WORKING).map(MapTrainer).map_err(refused)
 }
 
 impl MapTrainer {
@@ -28,7 +28,7 @@ impl MapTrainer {
         if bytes > cuda.memory_budget().saturating_sub(cuda.memory_used()) / 2 {
             return Err(Refused::Arguments);
         }
-        Ok(self.0.hold(maps)?)
+        self.0.hold(maps).map_err(refused)
     }
 
     /// A step on maps, of which the ones held are known by their numbers.
@@ -67,7 +67,7 @@ pub(crate) struct Latents(Vec<MapModel>);
 
 impl Latents {
     pub(crate) fn new<'m>(cuda: &Cuda, flows: impl Iterator<Item = &'m MapFlow>) -> Tried<Latents> {
-        Ok(Latents(flows.map(|flow| MapModel::new(cuda, flow)).collect::<Result<_, _>>()?))
+        flows.map(|flow| MapModel::new(cuda, flow).map_err(refused)).collect::<Tried<_>>().map(Latents)
     }
 
     /// For each layer the latents of its maps.
@@ -76,17 +76,19 @@ impl Latents {
             Maps::Host(maps) => {
                 let layer = |(model, map): (&MapModel, &ndarray::Array4<f32>)| {
                     let map = map.as_standard_layout();
-                    Ok(model.latents_of(map.as_slice().ok_or(Refused::Arguments)?)?)
+                    model.latents_of(map.as_slice().ok_or(Refused::Arguments)?).map_err(refused)
                 };
                 self.0.iter().zip(maps).map(layer).collect()
             }
-            Maps::Gpu(maps) => self.0.iter().zip(maps).map(|(model, map)| Ok(model.latents(map.values())?)).collect(),
+            Maps::Gpu(maps) => {
+                self.0.iter().zip(maps).map(|(model, map)| model.latents(map.values()).map_err(refused)).collect()
+            }
         }
     }
 
     /// The latent of each layer of one picture.
     pub(crate) fn of_picture(&self, maps: &[Vec<f32>]) -> Tried<Vec<Latent>> {
         let layers = self.0.iter().zip(maps);
-        Ok(layers.map(|(model, map)| model.latents_of(map)).collect::<Result<Vec<_>, _>>()?.concat())
+        Ok(layers.map(|(model, map)| model.latents_of(map).map_err(refused)).collect::<Tried<Vec<_>>>()?.concat())
     }
 }

@@ -121,11 +121,10 @@ impl Fastflow {
         if n == 0 {
             return Ok(Vec::new());
         }
-        let size = (height, width);
-        match self.scores(&self.embedder.maps(input)?, size)? {
+        let (maps, size) = (self.embedder.maps(input)?, (height, width));
+        match self.scores(&maps, size)? {
             Some(predictions) => Ok(predictions),
-            // Once more on the CPU's side.
-            None => self.host_scores(self.embedder.features(input)?, size),
+            None => self.host_scores(self.embedder.here(maps, input)?, size),
         }
     }
 

@@ -2,8 +2,9 @@
 
 use blemish_grad::optim::AdamState;
 use blemish_kernels::adam::cuda::{Moments, Steps};
-use blemish_kernels::coupling::cuda::{self as coupling, Half, Loss, Mix, Sums, Vectors};
+use blemish_kernels::coupling::cuda::{self as coupling, Loss, Mix, Sums, Vectors};
 use blemish_kernels::cuda::CudaResult;
+use blemish_kernels::cuda::rows::Half;
 use blemish_kernels::product::cuda::{Back, Input, Weight};
 use blemish_tensor::cuda::{Buffer, Cuda};
 

@@ -1,10 +1,11 @@
 //! Convolutional blocks on a GPU: weights as the convolutions read them, and the way forward.
 
 use blemish_kernels::conv::cuda::{After, Layer};
-use blemish_kernels::coupling::cuda::{Half, Mix, Vectors, forward};
+use blemish_kernels::coupling::cuda::{Mix, Vectors, forward};
 use blemish_kernels::cuda::CudaResult;
 use blemish_kernels::cuda::element::wide;
 use blemish_kernels::cuda::norm::{Norm, Pictures, halves};
+use blemish_kernels::cuda::rows::Half;
 use blemish_tensor::cuda::{Buffer, Cuda};
 
 use super::map_work::{Shape, Work};

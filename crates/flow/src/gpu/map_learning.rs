@@ -3,9 +3,10 @@
 use blemish_grad::optim::AdamState;
 use blemish_kernels::adam::cuda::{Moments, Steps, adam};
 use blemish_kernels::conv::cuda::{After, Layer};
-use blemish_kernels::coupling::cuda::{Half, HalfMut, Loss, Sums, Training, backward, next, output};
+use blemish_kernels::coupling::cuda::{Loss, Sums, Training, backward, next, output};
 use blemish_kernels::cuda::element::wide;
 use blemish_kernels::cuda::norm::{Norm, Pictures};
+use blemish_kernels::cuda::rows::{Half, HalfMut};
 use blemish_kernels::cuda::{CudaError, CudaResult};
 use blemish_tensor::cuda::{Buffer, Cuda};
 

@@ -1,9 +1,9 @@
 //! Working memory of a convolutional flow on a GPU. Rows are pixels, those of one picture after those of another; channels are
 //! padded with zeros to the width that convolutions want.
 
-use blemish_kernels::coupling::cuda::{Half, HalfMut};
 use blemish_kernels::cuda::CudaResult;
 use blemish_kernels::cuda::element::wide;
+use blemish_kernels::cuda::rows::{Half, HalfMut};
 use blemish_tensor::cuda::{Buffer, Cuda};
 
 /// The shape of the feature maps and of the flow's halves.

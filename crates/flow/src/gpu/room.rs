@@ -1,7 +1,7 @@
 //! Working memory of a linear flow on a GPU: activations in rows.
 
-use blemish_kernels::coupling::cuda::{Half, HalfMut};
 use blemish_kernels::cuda::CudaResult;
+use blemish_kernels::cuda::rows::{Half, HalfMut};
 use blemish_tensor::cuda::{Buffer, Cuda};
 
 use crate::train::panels::Sizes;

@@ -1,9 +1,9 @@
 //! Products on a GPU, in `f32`. What fails there is `None`.
 
 use blemish_kernels::conv::cuda::{After, Layer};
-use blemish_kernels::coupling::cuda::{Half, HalfMut};
 use blemish_kernels::cuda::CudaResult;
 use blemish_kernels::cuda::element::{pack, unpack, wide};
+use blemish_kernels::cuda::rows::{Half, HalfMut};
 use blemish_kernels::product::cuda::{Back, Input, Weight};
 use blemish_tensor::cuda::{Buffer, Cuda};
 

@@ -3,8 +3,9 @@
 
 use blemish_tensor::cuda::Buffer;
 
-use super::{Half, HalfMut, Halves, countable, line};
+use super::{countable, line};
 use crate::adam::cuda::Steps;
+use crate::cuda::rows::{Half, HalfMut, Halves};
 use crate::cuda::{CudaResult, FLOW, THREADS, check, grid};
 use crate::error::shape_error;
 

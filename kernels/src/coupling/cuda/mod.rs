@@ -7,7 +7,7 @@
 //! | [`Vectors`] | a block's parameters that are vectors: their gradients and Adam's step |
 //! | [`gather`], [`output`], [`next`] | the ends of a training step: samples in, likelihood and loss out |
 //!
-//! Of `c` channels the first `c - c / 2` and the others lie in two matrices, each with a pitch ([`Half`]).
+//! Of `c` channels the first `c - c / 2` and the others lie in two matrices, each with a pitch ([`Half`](crate::cuda::rows::Half)).
 
 mod ends;
 mod vectors;
@@ -15,66 +15,15 @@ mod vectors;
 pub use ends::{Loss, Training, gather, next, output};
 pub use vectors::{Sums, Vectors};
 
-use blemish_tensor::cuda::{Buffer, Cuda, Launch};
+use blemish_tensor::cuda::{Buffer, Cuda};
 
 use crate::KernelError;
+use crate::cuda::rows::{Half, HalfMut, Halves};
 use crate::cuda::{COUPLING, CudaResult, THREADS, grid};
 use crate::error::shape_error;
 
 /// Bytes of shared memory that every block of threads has.
 const SHARED: usize = 48 << 10;
-
-/// A matrix `[rows, width]` whose rows begin `pitch` numbers apart.
-#[derive(Clone, Copy, Debug)]
-pub struct Half<'a> {
-    /// `rows` times `pitch` numbers or more.
-    pub buffer: &'a Buffer<f32>,
-    /// From one row to the next, at least the width.
-    pub pitch: usize,
-}
-
-/// A [`Half`] to be written.
-#[derive(Debug)]
-pub struct HalfMut<'a> {
-    /// `rows` times `pitch` numbers or more.
-    pub buffer: &'a mut Buffer<f32>,
-    /// From one row to the next, at least the width; what lies between rows stays.
-    pub pitch: usize,
-}
-
-impl HalfMut<'_> {
-    pub(crate) fn check(&self, op: &'static str, rows: usize, width: usize) -> Result<(), KernelError> {
-        Half { buffer: self.buffer, pitch: self.pitch }.check(op, rows, width)
-    }
-}
-
-impl Half<'_> {
-    /// Whether there is room for `[rows, width]`, at least one row and one column.
-    pub(crate) fn check(&self, op: &'static str, rows: usize, width: usize) -> Result<(), KernelError> {
-        let needed = rows.checked_mul(self.pitch).filter(|n| *n <= self.buffer.len() && *n <= i32::MAX as usize);
-        if needed.is_some() && rows > 0 && width > 0 && width <= self.pitch {
-            return Ok(());
-        }
-        let wanted = format!("[{rows}, {width}], none of them 0, below 2^31 numbers");
-        Err(shape_error(op, wanted, format!("{} numbers at a pitch of {}", self.buffer.len(), self.pitch)))
-    }
-}
-
-/// Matrices with their pitch, as kernels take them.
-trait Halves<'a> {
-    fn half(self, half: Half<'a>) -> Self;
-    fn half_mut(self, half: HalfMut<'a>) -> Self;
-}
-
-impl<'a> Halves<'a> for Launch<'a> {
-    fn half(self, half: Half<'a>) -> Self {
-        self.input(half.buffer).int(half.pitch)
-    }
-
-    fn half_mut(self, half: HalfMut<'a>) -> Self {
-        self.output(half.buffer).int(half.pitch)
-    }
-}
 
 /// How a block permutes its channels: channel `i` of the result is channel `order[i]`.
 #[derive(Debug)]

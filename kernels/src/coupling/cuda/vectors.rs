@@ -3,9 +3,10 @@
 
 use blemish_tensor::cuda::{Buffer, Cuda};
 
-use super::{Half, Halves, Mix, countable, line};
+use super::{Mix, countable, line};
 use crate::KernelError;
 use crate::adam::cuda::{Moments, Steps};
+use crate::cuda::rows::{Half, Halves};
 use crate::cuda::{CudaResult, FLOW, THREADS, check, grid};
 use crate::error::shape_error;
 
