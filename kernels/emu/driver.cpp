@@ -1,83 +1,43 @@
-// A stand-in for the driver's libcuda.so: its C interface over host memory, launches run in the emulator. With its folder in
-// LD_LIBRARY_PATH the Rust host code runs unchanged, without a GPU, against the committed PTX.
+// A stand-in for the driver's libcuda.so: its C interface over host memory, launches run by an interpreter of PTX. With its folder
+// in LD_LIBRARY_PATH the Rust host code runs unchanged, without a GPU, and what runs is the PTX that ships.
 //
-// A kernel is found only if the loaded PTX exports it and its parameters have the number and sizes of the source's. Device
-// memory is poisoned; writes beyond a buffer, buffers that are never freed, launches beyond a chip's limits and shared memory
-// that was not asked for are errors. BLEMISH_DRIVER=old|broken|none makes the driver too old, failing, or without a device.
-#define EMU
-#include "adam.cu"
-#include "blur.cu"
-#include "ceiling.cu"
-#include "conv.cu"
-#include "coupling.cu"
-#include "depthwise.cu"
-#include "embed.cu"
-#include "flow.cu"
-#include "kcenter.cu"
-#include "mahalanobis.cu"
-#include "moments.cu"
-#include "nearest.cu"
-#include "norm.cu"
-#include "pairwise.cu"
-#include "pool.cu"
-#include "product.cu"
-#include "projection.cu"
-#include "resize.cu"
-#include "window.cu"
-
-#include <map>
+// A module is loaded only if the interpreter knows all of it (ptx/decode.h). Device memory is poisoned. A kernel that reads or
+// writes beyond a buffer, reads what nobody wrote, races with itself or waits for what does not come is an error that names the
+// line of the PTX (ptx/access.h, ptx/races.h, ptx/run.h). So are buffers that are never freed, launches beyond a chip's limits or
+// the kernel's own, and shared memory that was not asked for. BLEMISH_DRIVER=old|broken|none makes the driver too old, failing,
+// or without a device.
 #include <mutex>
-#include <string>
 #include <unistd.h>
+
+#include "ptx/module.h"
 
 namespace {
 
 typedef int Result;
 typedef unsigned long long Pointer;
 enum { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 100, INVALID_DEVICE = 101, INVALID_PTX = 218,
-       NOT_FOUND = 500, CAPTURE = 900, LAUNCH_FAILED = 719, COOPERATIVE_TOO_LARGE = 720, UNKNOWN = 999 };
+       NOT_FOUND = 500, CAPTURE = 900, OUT_OF_RESOURCES = 701, LAUNCH_FAILED = 719, COOPERATIVE_TOO_LARGE = 720, UNKNOWN = 999 };
 constexpr size_t MEMORY = 1ull << 30, GUARD = 64;
-constexpr unsigned MULTIPROCESSORS = 3, SHARED = 48 << 10, SHARED_OPT_IN = 99 << 10;
+constexpr unsigned MULTIPROCESSORS = 3, SHARED = 48 << 10, SHARED_OPT_IN = 99 << 10, THREADS = 1024, CHIP = 80;
 
-struct Kernel {
-  const char* name;
-  std::vector<size_t> sizes;
-  void (*call)(void**);
-  unsigned shared = SHARED;
+// A kernel of a loaded module; `shared`: how much dynamic memory it may be launched with.
+struct Function {
+  const ptx::Kernel* kernel;
+  size_t shared;
+  unsigned threads;
 };
-template <class... A, size_t... I> void unpack(void (*f)(A...), void** p, std::index_sequence<I...>) { f(*(A*)p[I]...); }
-template <auto F> struct Wrap;
-template <class... A, void (*F)(A...)> struct Wrap<F> {
-  static std::vector<size_t> sizes() { return {sizeof(A)...}; }
-  static void call(void** p) { unpack(F, p, std::index_sequence_for<A...>{}); }
+struct Loaded {
+  ptx::Module module;
+  std::map<std::string, Function> functions;
 };
-#define KERNEL(f) Kernel{#f, Wrap<f>::sizes(), Wrap<f>::call}
-Kernel kernels[] = {
-    KERNEL(blur_axis),         KERNEL(embed_mean3),       KERNEL(kcenter_update),   KERNEL(kcenter_histogram),
-    KERNEL(kcenter_threshold), KERNEL(kcenter_collect),   KERNEL(kcenter_greedy),   KERNEL(mahalanobis_triangle),
-    KERNEL(mahalanobis_low_rank), KERNEL(nearest_quantize), KERNEL(nearest_sieve),  KERNEL(nearest_rerank),
-    KERNEL(nearest_select),    KERNEL(pairwise_squared),  KERNEL(resize_down_u8),   KERNEL(resize_down_u16),
-    KERNEL(conv_f32_128),      KERNEL(conv_f32_64),       KERNEL(conv_f16_128),     KERNEL(conv_f16_64),
-    KERNEL(conv_f16_point_128), KERNEL(conv_f16_point_64), KERNEL(depthwise_f32),   KERNEL(depthwise_f16),
-    KERNEL(map_pack_f32),      KERNEL(map_pack_f16),      KERNEL(map_unpack_f32),   KERNEL(map_unpack_f16),
-    KERNEL(max_pool_f32),      KERNEL(max_pool_f16),      KERNEL(avg_pool_f32),     KERNEL(avg_pool_f16),
-    KERNEL(global_mean_f32),   KERNEL(global_mean_f16),   KERNEL(gate_scale_f32),   KERNEL(gate_scale_f16),
-    KERNEL(gate_dense),
-    KERNEL(resize_across),     KERNEL(resize_bilinear),   KERNEL(projection_draw),  KERNEL(projection_apply),
-    KERNEL(moments_shift),     KERNEL(moments_add_f32),   KERNEL(moments_add_f64),  KERNEL(moments_covariance_f32),
-    KERNEL(moments_covariance_f64), KERNEL(moments_factor), KERNEL(moments_pack),
-    KERNEL(window_128),        KERNEL(window_64),         KERNEL(window_sum),       KERNEL(window_turn),
-    KERNEL(norm_sums),         KERNEL(norm_apply),        KERNEL(norm_gradient),
-    KERNEL(adam_step),         KERNEL(coupling_forward),  KERNEL(coupling_backward), KERNEL(flow_gather),
-    KERNEL(flow_output),       KERNEL(flow_next),         KERNEL(flow_sums),       KERNEL(flow_vectors),
-    KERNEL(flow_scale),        KERNEL(embed_terms),       KERNEL(embed_add),         KERNEL(embed_select),
-    KERNEL(product_forward_f32), KERNEL(product_forward_many_f32), KERNEL(product_backward_f32), KERNEL(product_update_f32),
-    KERNEL(product_forward_bf16), KERNEL(product_backward_bf16), KERNEL(product_update_bf16),
-    KERNEL(ceiling_copy),      KERNEL(ceiling_multiply_add), KERNEL(ceiling_tensor),
+struct Size {
+  unsigned x, y, z;
+  unsigned long long count() const { return 1ull * x * y * z; }
 };
 
 std::mutex lock;
 std::map<Pointer, size_t> live;
+ptx::Memory memory;
 size_t used, launches;
 bool damaged;
 
@@ -101,39 +61,47 @@ bool inside(Pointer p, size_t n) {
   return p + n <= start + size;
 }
 
-// Sizes of the parameters of an entry of a PTX text; false if there is no such entry.
-bool parameters(const std::string& ptx, const char* name, std::vector<size_t>& sizes) {
-  size_t at = ptx.find(std::string(".entry ") + name + "(");
-  if (at == std::string::npos) return false;
-  const size_t end = ptx.find(')', at);
-  for (at = ptx.find(".param .", at); at < end; at = ptx.find(".param .", at + 1))
-    sizes.push_back(strtoul(ptx.c_str() + at + 9, nullptr, 10) / 8);  // .u64, .u32, .f32
-  return true;
+// Prints why something is refused that a test should not get away with.
+Result wrong(Result result, const std::string& why) {
+  fprintf(stderr, "stand-in driver: %s\n", why.c_str());
+  damaged = true;
+  return result;
 }
 
-Result launch(void* f, dim3 grid, dim3 block, unsigned shared, void** args, bool cooperative) {
+Result launch(void* f, Size grid, Size block, unsigned shared, void** args, bool cooperative) {
   std::lock_guard<std::mutex> guard(lock);
-  Kernel& kernel = *(Kernel*)f;
-  if (block.count() == 0 || block.count() > 1024 || grid.count() == 0 || grid.y > 65535 || grid.z > 65535) return INVALID_VALUE;
-  if (shared > kernel.shared) return INVALID_VALUE;
+  const Function& function = *(Function*)f;
+  const ptx::Kernel& kernel = *function.kernel;
+  if (block.count() == 0 || block.count() > THREADS || block.z > 64) return INVALID_VALUE;
+  if (grid.count() == 0 || grid.x > 0x7fffffff || grid.y > 65535 || grid.z > 65535) return INVALID_VALUE;
+  if (block.count() > function.threads) return wrong(INVALID_VALUE, kernel.name + " has more threads than its .maxntid");
+  for (int i = 0; i < 3; i++)
+    if (kernel.reqntid[0] && kernel.reqntid[i] != (&block.x)[i]) return wrong(INVALID_VALUE, kernel.name + " has another block than its .reqntid");
+  if (shared > function.shared) return INVALID_VALUE;
+  if (kernel.maxnreg && kernel.maxnreg * block.count() > 65536) return wrong(OUT_OF_RESOURCES, kernel.name + " needs too many registers");
   if (cooperative && grid.count() > MULTIPROCESSORS) return COOPERATIVE_TOO_LARGE;
-  emu::S.seed = (unsigned)launches++ % 5;
-  auto body = [&] { kernel.call(args); };
-  if (cooperative) emu::launch_cooperative(grid, block, shared, body);
-  else emu::launch(grid, block, shared, body);
-  for (auto& [p, n] : live)
-    if (!whole(p, n)) {
-      fprintf(stderr, "stand-in driver: %s wrote outside a buffer of %zu bytes\n", kernel.name, n);
-      damaged = true;
-      return LAUNCH_FAILED;
+  std::vector<unsigned char> parameters(kernel.parameter_bytes);
+  for (size_t i = 0; i < kernel.sizes.size(); i++) memcpy(parameters.data() + kernel.at[i], args[i], kernel.sizes[i]);
+  const unsigned seed = (unsigned)launches++ % 5;
+  try {
+    ptx::Runner runner(kernel, memory, {grid.x, grid.y, grid.z}, {block.x, block.y, block.z}, shared, parameters.data(), seed, launches, cooperative);
+    try {
+      runner.run();
+    } catch (const ptx::Fault& fault) {
+      return wrong(LAUNCH_FAILED, runner.report(fault));
     }
+  } catch (const ptx::Fault& fault) {
+    return wrong(LAUNCH_FAILED, kernel.name + ": " + fault.why);
+  }
+  for (auto& [p, n] : live)
+    if (!whole(p, n)) return wrong(LAUNCH_FAILED, kernel.name + ptx::text(" wrote outside a buffer of %zu bytes", n));
   return SUCCESS;
 }
 
 // A launch that a stream records instead of starting it: its arguments by value, and which of them are buffers.
 struct Node {
   void* kernel;
-  dim3 grid, block;
+  Size grid, block;
   unsigned shared;
   bool cooperative;
   std::vector<std::vector<unsigned char>> values;
@@ -143,7 +111,7 @@ typedef std::vector<Node> Graph;
 std::map<void*, Graph> recording;  // by stream
 size_t graphs;
 
-Result begin(void* stream, void* f, dim3 grid, dim3 block, unsigned shared, void** args, bool cooperative) {
+Result begin(void* stream, void* f, Size grid, Size block, unsigned shared, void** args, bool cooperative) {
   std::unique_lock<std::mutex> guard(lock);
   auto at = recording.find(stream);
   if (at == recording.end()) {
@@ -152,7 +120,7 @@ Result begin(void* stream, void* f, dim3 grid, dim3 block, unsigned shared, void
   }
   Node node{f, grid, block, shared, cooperative, {}, {}};
   size_t i = 0;
-  for (size_t n : ((Kernel*)f)->sizes) {
+  for (size_t n : ((Function*)f)->kernel->sizes) {
     auto* value = (unsigned char*)args[i++];
     node.values.emplace_back(value, value + n);
     Pointer p = 0;
@@ -185,7 +153,7 @@ Result cuDeviceGet(int* d, int ordinal) { *d = ordinal; return ordinal ? INVALID
 Result cuDeviceGetName(char* s, int n, int) { snprintf(s, (size_t)n, "emulated"); return SUCCESS; }
 Result cuDeviceTotalMem_v2(size_t* n, int) { *n = MEMORY; return SUCCESS; }
 Result cuDeviceGetAttribute(int* v, int attribute, int) {
-  *v = attribute == 75 ? 8 : attribute == 16 ? (int)MULTIPROCESSORS : attribute == 97 ? (int)SHARED_OPT_IN : attribute == 10 ? 32 : 0;
+  *v = attribute == 75 ? (int)CHIP / 10 : attribute == 16 ? (int)MULTIPROCESSORS : attribute == 97 ? (int)SHARED_OPT_IN : attribute == 10 ? 32 : 0;
   return SUCCESS;
 }
 Result cuDevicePrimaryCtxRetain(void** c, int) { *c = (void*)1; return SUCCESS; }
@@ -203,6 +171,7 @@ Result cuMemAlloc_v2(Pointer* p, size_t n) {
   memset(block + 256, 0xff, n);
   *p = (Pointer)(block + 256);
   live[*p] = n;
+  memory.add(*p, n, false);
   used += n;
   return SUCCESS;
 }
@@ -213,6 +182,7 @@ Result cuMemFree_v2(Pointer p) {
   auto found = live.find(p);
   if (found == live.end()) return INVALID_VALUE;
   used -= found->second;
+  memory.remove(p);
   live.erase(found);
   free((void*)(p - 256));
   return SUCCESS;
@@ -222,17 +192,33 @@ Result cuMemHostAlloc(void** p, size_t n, unsigned) { *p = aligned_alloc(256, (n
 Result cuMemFreeHost(void* p) { free(p); return SUCCESS; }
 static Result copy(void* to, const void* from, size_t n, Pointer device) {
   std::lock_guard<std::mutex> guard(lock);
-  if (n && !inside(device, n)) return INVALID_VALUE;
+  if (n == 0) return SUCCESS;
+  ptx::Buffer* buffer = memory.find(device, n);
+  if (!buffer) return INVALID_VALUE;
   memcpy(to, from, n);
+  if (device == (Pointer)to) buffer->write_all(device - buffer->start, n);
   return SUCCESS;
 }
 Result cuMemcpyHtoDAsync_v2(Pointer d, const void* s, size_t n, void* stream) { return records(stream) ? CAPTURE : copy((void*)d, s, n, d); }
 Result cuMemcpyDtoHAsync_v2(void* d, Pointer s, size_t n, void* stream) { return records(stream) ? CAPTURE : copy(d, (void*)s, n, s); }
-Result cuMemcpyDtoDAsync_v2(Pointer d, Pointer s, size_t n, void*) { return inside(s, n) ? copy((void*)d, (void*)s, n, d) : INVALID_VALUE; }
-Result cuMemsetD8Async(Pointer d, unsigned char c, size_t n, void*) {
+Result cuMemcpyDtoDAsync_v2(Pointer d, Pointer s, size_t n, void* stream) {
+  if (records(stream)) return CAPTURE;
   std::lock_guard<std::mutex> guard(lock);
-  if (!inside(d, n)) return INVALID_VALUE;
+  if (n == 0) return SUCCESS;
+  ptx::Buffer *to = memory.find(d, n), *from = memory.find(s, n);
+  if (!to || !from || (d < s + n && s < d + n)) return INVALID_VALUE;
+  memcpy((void*)d, (void*)s, n);
+  to->copy(d - to->start, *from, s - from->start, n);
+  return SUCCESS;
+}
+Result cuMemsetD8Async(Pointer d, unsigned char c, size_t n, void* stream) {
+  if (records(stream)) return CAPTURE;
+  std::lock_guard<std::mutex> guard(lock);
+  if (n == 0) return SUCCESS;
+  ptx::Buffer* buffer = memory.find(d, n);
+  if (!buffer) return INVALID_VALUE;
   memset((void*)d, c, n);
+  buffer->write_all(d - buffer->start, n);
   return SUCCESS;
 }
 Result cuStreamCreate(void** s, unsigned) { static size_t last; *s = (void*)(last += 16); return SUCCESS; }
@@ -273,9 +259,7 @@ Result cuGraphLaunch(void* graph, void* stream) {
     for (Pointer p : node.buffers) {
       std::lock_guard<std::mutex> guard(lock);
       if (inside(p, 1)) continue;
-      fprintf(stderr, "stand-in driver: recorded %s uses memory that was freed\n", ((Kernel*)node.kernel)->name);
-      damaged = true;
-      return LAUNCH_FAILED;
+      return wrong(LAUNCH_FAILED, "recorded " + ((Function*)node.kernel)->kernel->name + " uses memory that was freed");
     }
     if (Result r = launch(node.kernel, node.grid, node.block, node.shared, args.data(), node.cooperative)) return r;
   }
@@ -289,40 +273,68 @@ Result cuEventQuery(void*) { return SUCCESS; }
 Result cuEventElapsedTime(float* ms, void*, void*) { *ms = 1.f; return SUCCESS; }
 Result cuEventDestroy_v2(void*) { return SUCCESS; }
 Result cuModuleLoadData(void** m, const void* image) {
-  auto* text = new std::string((const char*)image);
-  *m = text;
-  return text->find(".version ") == std::string::npos ? INVALID_PTX : SUCCESS;
-}
-Result cuModuleUnload(void* m) { delete (std::string*)m; return SUCCESS; }
-Result cuModuleGetFunction(void** f, void* m, const char* name) {
-  std::vector<size_t> sizes;
-  if (!parameters(*(std::string*)m, name, sizes)) return NOT_FOUND;
-  for (Kernel& k : kernels) {
-    if (strcmp(k.name, name)) continue;
-    if (k.sizes != sizes) {
-      fprintf(stderr, "stand-in driver: the PTX of %s has other parameters than its source\n", name);
-      return INVALID_PTX;
-    }
-    *f = &k;
+  std::lock_guard<std::mutex> guard(lock);
+  try {
+    *m = new Loaded{ptx::Module((const char*)image, memory, CHIP), {}};
     return SUCCESS;
+  } catch (const ptx::Invalid& invalid) {
+    fprintf(stderr, "stand-in driver: PTX, line %d: %s\n", invalid.line, invalid.why.c_str());
+    return INVALID_PTX;
   }
-  return NOT_FOUND;
 }
-Result cuFuncSetAttribute(void* f, int attribute, int v) {
-  if (attribute != 8 || v < 0 || (unsigned)v > SHARED_OPT_IN) return INVALID_VALUE;
-  ((Kernel*)f)->shared = std::max((unsigned)v, SHARED);
+Result cuModuleUnload(void* m) {
+  std::lock_guard<std::mutex> guard(lock);
+  ((Loaded*)m)->module.unload(memory);
+  delete (Loaded*)m;
   return SUCCESS;
 }
-Result cuFuncGetAttribute(int* v, int, void*) { *v = 0; return SUCCESS; }
-Result cuOccupancyMaxActiveBlocksPerMultiprocessor(int* n, void*, int, size_t) { *n = 1; return SUCCESS; }
-Result cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(int* n, void*, int, size_t, unsigned) { *n = 1; return SUCCESS; }
+Result cuModuleGetFunction(void** f, void* m, const char* name) {
+  std::lock_guard<std::mutex> guard(lock);
+  Loaded& loaded = *(Loaded*)m;
+  auto at = loaded.module.kernels.find(name);
+  if (at == loaded.module.kernels.end()) return NOT_FOUND;
+  const ptx::Kernel& k = at->second;
+  if (k.static_shared > SHARED) return wrong(INVALID_PTX, k.name + " has too much static shared memory");
+  const unsigned most = k.maxntid[0] ? k.maxntid[0] * k.maxntid[1] * k.maxntid[2] : THREADS;
+  *f = &loaded.functions.emplace(name, Function{&k, SHARED - k.static_shared, std::min(most, THREADS)}).first->second;
+  return SUCCESS;
+}
+Result cuFuncSetAttribute(void* f, int attribute, int v) {
+  std::lock_guard<std::mutex> guard(lock);
+  Function& function = *(Function*)f;
+  const size_t fixed = function.kernel->static_shared;
+  if (attribute != 8 || v < 0 || (size_t)v + fixed > SHARED_OPT_IN) return INVALID_VALUE;
+  function.shared = std::max((size_t)v, SHARED - fixed);
+  return SUCCESS;
+}
+// What the PTX says; registers and local memory are ptxas' business, of which a kernel needs at least those alive at a time.
+Result cuFuncGetAttribute(int* v, int attribute, void* f) {
+  const Function& function = *(Function*)f;
+  switch (attribute) {
+    case 0: *v = (int)function.threads; return SUCCESS;
+    case 1: *v = (int)function.kernel->static_shared; return SUCCESS;
+    case 2: case 3: *v = 0; return SUCCESS;
+    case 4: *v = (int)function.kernel->registers; return SUCCESS;
+    case 5: case 6: *v = (int)CHIP; return SUCCESS;
+    case 8: *v = (int)function.shared; return SUCCESS;
+    default: return INVALID_VALUE;
+  }
+}
+static Result occupancy(int* n, void* f, int threads, size_t shared) {
+  const Function& function = *(Function*)f;
+  if (threads <= 0) return INVALID_VALUE;
+  *n = (unsigned)threads <= function.threads && shared <= function.shared;
+  return SUCCESS;
+}
+Result cuOccupancyMaxActiveBlocksPerMultiprocessor(int* n, void* f, int t, size_t s) { return occupancy(n, f, t, s); }
+Result cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(int* n, void* f, int t, size_t s, unsigned) { return occupancy(n, f, t, s); }
 Result cuLaunchKernel(void* f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared,
                       void* stream, void** args, void**) {
-  return begin(stream, f, dim3(gx, gy, gz), dim3(bx, by, bz), shared, args, false);
+  return begin(stream, f, Size{gx, gy, gz}, Size{bx, by, bz}, shared, args, false);
 }
 Result cuLaunchCooperativeKernel(void* f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
                                  unsigned shared, void* stream, void** args) {
-  return begin(stream, f, dim3(gx, gy, gz), dim3(bx, by, bz), shared, args, true);
+  return begin(stream, f, Size{gx, gy, gz}, Size{bx, by, bz}, shared, args, true);
 }
 Result cuGetErrorName(Result r, const char** s) {
   *s = r == OUT_OF_MEMORY ? "CUDA_ERROR_OUT_OF_MEMORY" : r == NOT_FOUND ? "CUDA_ERROR_NOT_FOUND" : "CUDA_ERROR_EMULATED";
