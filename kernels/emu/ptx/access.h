@@ -21,9 +21,9 @@ inline void global_read(Warp& w, const Instruction& in, uint64_t p, unsigned n, 
   if (p & (n - 1)) misaligned(p, n);
   Buffer& b = find(w, in, p, n, "a read");
   const uint64_t at = p - b.start;
-  if (!b.written(at, n)) throw Fault{text("a read of memory that nobody wrote: %s", w.launch->memory->place(p, n).c_str())};
   uint64_t* marks = b.marks && (element >= 4 || 1u << b.shift <= element) ? b.marks.get() : b.granules(element);
   for (uint64_t g = at >> b.shift; g <= (at + n - 1) >> b.shift; g++) w.block->toucher.read(marks[g], kind == Kind::NC, kind == Kind::VOLATILE);
+  if (!b.written(at, n)) throw Fault{text("a read of memory that nobody wrote: %s", w.launch->memory->place(p, n).c_str())};
 }
 inline void global_write(Warp& w, const Instruction& in, uint64_t p, unsigned n, unsigned element, bool atomic) {
   if (p & (n - 1)) misaligned(p, n);
@@ -44,9 +44,9 @@ inline size_t shared_place(const Warp& w, uint64_t p, unsigned n) {
 }
 inline void shared_read(Warp& w, const Instruction& in, size_t at, unsigned n, unsigned element, int lane) {
   Shared& s = w.block->shared;
-  if (!s.written(at, n)) throw Fault{text("a read of shared memory that nobody wrote: %u bytes at %zu", n, at)};
   s.refine(element);
   for (size_t g = at >> s.shift; g <= (at + n - 1) >> s.shift; g++) s.read(s.granules[g], w.first + (unsigned)lane, w.order, (uint16_t)in.line);
+  if (!s.written(at, n)) throw Fault{text("a read of shared memory that nobody wrote: %u bytes at %zu", n, at)};
 }
 inline void shared_write(Warp& w, const Instruction& in, size_t at, unsigned n, unsigned element, int lane) {
   Shared& s = w.block->shared;

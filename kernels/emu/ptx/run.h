@@ -222,7 +222,7 @@ class Runner {
     const uint32_t others = g.lanes & ~lanes;
     switch (in.flow) {
       case Flow::BRANCH:
-        if (in.aligned && in.guard < 0 && others) throw Fault{"bra.uni of a part of the lanes"};
+        if (in.aligned) throw Fault{"bra.uni of a part of the lanes"};
         put(w, {g.pc + 1, others, false});
         put(w, {(int)in.number, lanes, false});
         return;

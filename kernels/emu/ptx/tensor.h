@@ -48,12 +48,15 @@ inline double cut(double v) {  // to a float, towards zero
 }
 // c + the sum of `p` [PIECE], for 8 columns.
 inline void add_piece(const double (&p)[PIECE][8], double (&c)[8]) {
-  double most[8], sum[8];
-  for (int j = 0; j < 8; j++) most[j] = std::fabs(c[j]);
+  double most[8], sum[8], strange[8];
+  for (int j = 0; j < 8; j++) most[j] = std::fabs(c[j]), strange[j] = c[j] * 0;
   for (int k = 0; k < PIECE; k++)
-    for (int j = 0; j < 8; j++) most[j] = std::fabs(p[k][j]) > most[j] ? std::fabs(p[k][j]) : most[j];
+    for (int j = 0; j < 8; j++) {
+      most[j] = std::fabs(p[k][j]) > most[j] ? std::fabs(p[k][j]) : most[j];
+      strange[j] += p[k][j] * 0;
+    }
   for (int j = 0; j < 8; j++)
-    if (!(most[j] < 0x1p1000)) {  // infinity or NaN
+    if (strange[j] != strange[j]) {  // infinity or NaN
       for (int k = 0; k < PIECE; k++) c[j] += p[k][j];
       most[j] = 0;
     }

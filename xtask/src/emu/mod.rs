@@ -1,16 +1,19 @@
 //! `cargo xtask emu`: the CUDA kernels without a GPU.
 //!
 //! 1. Every `kernels/emu/tests/*.cpp`, twice: optimised, and with AddressSanitizer. They run the unmodified kernels in the
-//!    emulator and compare them with plain loops, under several schedules.
-//! 2. The Rust tests of the GPU code, and its benchmarks at toy sizes, on the stand-in driver, which runs the same kernels for
-//!    the committed PTX.
+//!    emulator and compare them with plain loops, under several schedules. Those named `ptx_*` test the interpreter of the
+//!    stand-in driver.
+//! 2. The Rust tests of the GPU code, and its benchmarks at toy sizes, on the stand-in driver, which interprets the committed
+//!    PTX and checks it as it runs.
 //!
 //! With `--mutate [FILE]...`, faults are planted ([`mutate`]) and each has to be found.
 
 mod faults;
 mod mutate;
 mod program;
+mod ptx_faults;
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
@@ -19,7 +22,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::shell;
-use program::{Program, fingerprint};
+use program::{Outcome, Program, fingerprint};
 
 /// How long a test may run before it counts as hanging.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -77,13 +80,18 @@ impl Place {
 
     fn all(&self) -> Result<bool> {
         let print = fingerprint(&self.root.join("kernels"))?;
-        let mut jobs = vec![Program::driver(&self.root, self.folder.join("driver"))];
-        for name in self.tests()? {
+        let driver = self.folder.join("driver");
+        let (interpreter, kernels): (Vec<String>, Vec<String>) =
+            self.tests()?.into_iter().partition(|name| name.starts_with("ptx_"));
+        let mut jobs = vec![Program::driver(&self.root, driver.clone())];
+        for name in kernels {
             for asan in [true, false] {
                 jobs.push(Program::test(&self.root, &self.folder, &name, asan));
             }
         }
-        let passed = parallel(&jobs, |program| {
+        let ready = jobs.len();
+        jobs.extend(interpreter.iter().map(|n| Program::interpreter(&self.root, &self.folder, n, driver.clone())));
+        let work = |program: &Program| {
             let start = Instant::now();
             program.build(&self.compiler, &print)?;
             let built = start.elapsed();
@@ -96,10 +104,13 @@ impl Place {
             let times = format!("built in {}, ran {}", shell::seconds(built), shell::seconds(start.elapsed()));
             shell::step("emu", &format!("{:<22} {} ({times})", program.name, outcome.said.trim_end()));
             Ok(outcome.passed)
-        })?;
+        };
+        // Those of the interpreter once there is a driver.
+        let mut passed = parallel(&jobs[..ready], work)?;
+        passed.extend(parallel(&jobs[ready..], work)?);
         let passed = passed.iter().all(|p| *p);
         Ok(self.rust_tests(
-            &self.folder.join("driver"),
+            &driver,
             &[
                 "blemish-tensor",
                 "blemish-kernels",
@@ -111,39 +122,56 @@ impl Place {
                 "blemish",
                 "blemish-cli",
             ],
-            None,
         )? && passed)
     }
 
-    /// Runs the Rust tests of the GPU code, or one of them quietly, on the driver in a folder.
-    fn rust_tests(&self, driver: &Path, packages: &[&str], only: Option<&str>) -> Result<bool> {
+    /// Runs the Rust tests of the GPU code on the driver in a folder.
+    fn rust_tests(&self, driver: &Path, packages: &[&str]) -> Result<bool> {
         let command = || {
-            let mut command = shell::cargo(&self.root);
-            command.args(["test", "--quiet", "--test", "cuda"]);
-            if only.is_none() {
-                // Benchmarks at toy sizes, and the program's `--device`.
-                command.args(["--bench", "gpu", "--test", "devices"]);
-            }
-            for package in packages {
-                command.args(["--package", package, "--features", &format!("{package}/cuda")]);
-            }
-            command
+            // With benchmarks at toy sizes, and the program's `--device`.
+            self.cargo_test(packages, &["--bench", "gpu", "--test", "devices"])
         };
         // So that a failure below is one of the tests.
         if !shell::passes(command().arg("--no-run"))? {
             bail!("the tests of the GPU code do not compile");
         }
-        let mut command = command();
-        if let Some(name) = only {
-            command.args(["--", "--exact", name]).stdout(Stdio::null()).stderr(Stdio::null());
-        }
-        let mut path = driver.as_os_str().to_owned();
-        if let Some(old) = std::env::var_os("LD_LIBRARY_PATH") {
-            path.push(":");
-            path.push(old);
-        }
-        shell::passes(command.env("LD_LIBRARY_PATH", path).env("BLEMISH_REQUIRE_CUDA", "1"))
+        shell::passes(command().env("LD_LIBRARY_PATH", search(driver)).env("BLEMISH_REQUIRE_CUDA", "1"))
     }
+
+    /// Runs one test of the kernels; the driver takes the text in `planted` for the PTX file it was made from.
+    fn rust_test(&self, driver: &Path, test: &str, planted: Option<&Path>) -> Result<Outcome> {
+        let mut command = self.cargo_test(&["blemish-kernels"], &[]);
+        if !shell::passes(command.arg("--no-run"))? {
+            bail!("the tests of the GPU code do not compile");
+        }
+        let mut command = self.cargo_test(&["blemish-kernels"], &[]);
+        command.args(["--", "--exact", test, "--nocapture"]).stdin(Stdio::null());
+        command.env("LD_LIBRARY_PATH", search(driver)).env("BLEMISH_REQUIRE_CUDA", "1");
+        if let Some(path) = planted {
+            command.env("BLEMISH_PTX", path);
+        }
+        let out = command.output().with_context(|| format!("cannot start {}", shell::shown(&command)))?;
+        Ok(Outcome { passed: out.status.success(), said: String::from_utf8_lossy(&out.stderr).into_owned() })
+    }
+
+    fn cargo_test(&self, packages: &[&str], more: &[&str]) -> Command {
+        let mut command = shell::cargo(&self.root);
+        command.args(["test", "--quiet", "--test", "cuda"]).args(more);
+        for package in packages {
+            command.args(["--package", package, "--features", &format!("{package}/cuda")]);
+        }
+        command
+    }
+}
+
+/// Where libraries are looked for, a folder first.
+fn search(folder: &Path) -> OsString {
+    let mut path = folder.as_os_str().to_owned();
+    if let Some(old) = std::env::var_os("LD_LIBRARY_PATH") {
+        path.push(":");
+        path.push(old);
+    }
+    path
 }
 
 /// Does `work` on every item, as many at a time as there are processors; the results in order.

@@ -1,7 +1,7 @@
-//! Faults ([`super::faults`]) planted in the kernels, one at a time, by replacing text; the tests have to find each.
+//! Faults planted in the kernels, one at a time; the tests have to find each.
 //!
-//! Those of [`KERNELS`] are looked for by the emulated tests. Those of [`LAUNCHES`] swap parameters of the same type in the
-//! stand-in driver alone, which is for the Rust code as if it had swapped the arguments.
+//! Those of [`KERNELS`] are in the sources, and the emulated tests look for them. Those of [`PTX`] are in the committed PTX, and
+//! the Rust tests look for them on the stand-in driver, which is given the faulty text for the one that the program brings.
 
 use std::path::Path;
 use std::process::Command;
@@ -9,9 +9,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use super::faults::{Fault, KERNELS, LAUNCHES};
+use super::faults::{Fault, KERNELS};
+use super::ptx_faults::{PTX, PtxFault};
 use super::{Place, Program, fingerprint, parallel};
 use crate::shell;
+
+/// How the stand-in driver begins what it says.
+const DRIVER: &str = "stand-in driver: ";
 
 /// How long a faulty test may run; hanging is being found.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -19,14 +23,18 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// Plants every fault, or those in files whose names have one of the words `only`; whether each was found.
 pub(super) fn run(place: &Place, only: &[String]) -> Result<bool> {
     let asked = |fault: &&Fault| only.is_empty() || only.iter().any(|word| fault.file.contains(word.as_str()));
-    let numbered =
-        |faults: &'static [Fault]| -> Vec<(usize, &Fault)> { faults.iter().filter(asked).enumerate().collect() };
-    let (kernels, launches) = (numbered(KERNELS), numbered(LAUNCHES));
+    let kernels: Vec<(usize, &Fault)> = KERNELS.iter().filter(asked).enumerate().collect();
+    let of_ptx = |fault: &&PtxFault| {
+        let name = format!("{}.ptx", fault.file);
+        only.is_empty() || only.iter().any(|word| name.contains(word.as_str()))
+    };
+    let ptx: Vec<(usize, &PtxFault)> = PTX.iter().filter(of_ptx).enumerate().collect();
     // The tests as they are have to pass, or finding a fault would mean nothing.
-    if !unharmed(place, only.is_empty(), &kernels, &launches)? {
+    if !unharmed(place, only.is_empty(), &kernels, &ptx)? {
         bail!("the tests fail without any planted fault");
     }
     let folder = place.folder.join("mutants");
+    std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let found = parallel(&kernels, |(i, fault)| {
         let root = folder.join(i.to_string());
         plant(place, fault, &root)?;
@@ -46,15 +54,22 @@ pub(super) fn run(place: &Place, only: &[String]) -> Result<bool> {
             .find(|l| !l.trim().is_empty() && !l.starts_with("====="))
             .unwrap_or("stopped")
             .to_owned();
-        Ok(report(fault, !outcome.passed, &word))
+        Ok(report(fault.file, fault.what, !outcome.passed, &word))
     })?;
-    let caught = parallel(&launches, |(i, fault)| {
-        let root = folder.join(format!("launch{i}"));
-        plant(place, fault, &root)?;
-        let driver = Program::driver(&root, root.join("driver"));
-        driver.build(&place.compiler, &fingerprint(&root.join("kernels"))?)?;
-        let passed = place.rust_tests(&root.join("driver"), &["blemish-kernels"], Some(fault.test))?;
-        Ok(report(fault, !passed, fault.test))
+    let caught = parallel(&ptx, |(i, fault)| {
+        let path = place.root.join(format!("kernels/ptx/{}.ptx", fault.file));
+        let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let Some(planted) = fault.plant.planted_in(&text, fault.kernel) else {
+            bail!("'{}' cannot be planted in {} of {}", fault.what, fault.kernel, fault.file);
+        };
+        let path = folder.join(format!("{i}.ptx"));
+        std::fs::write(&path, planted).with_context(|| format!("cannot write {}", path.display()))?;
+        let outcome = place.rust_test(&place.folder.join("driver"), fault.test, Some(&path))?;
+        // What the driver says of it; without that, the test itself has to have noticed.
+        let said = outcome.said.lines().find_map(|line| line.trim_start_matches('.').strip_prefix(DRIVER));
+        let said = said.filter(|line| !line.contains(" buffers left")).unwrap_or("wrong numbers");
+        let found = !outcome.passed && (fault.said.is_empty() || said.contains(fault.said));
+        Ok(report(&format!("{}: {}", fault.file, fault.kernel), fault.what, found, said))
     })?;
     let all = found.len() + caught.len();
     let count = found.iter().chain(&caught).filter(|f| **f).count();
@@ -63,7 +78,7 @@ pub(super) fn run(place: &Place, only: &[String]) -> Result<bool> {
 }
 
 /// Whether the tests pass that the faults are looked for by.
-fn unharmed(place: &Place, all: bool, kernels: &[(usize, &Fault)], launches: &[(usize, &Fault)]) -> Result<bool> {
+fn unharmed(place: &Place, all: bool, kernels: &[(usize, &Fault)], ptx: &[(usize, &PtxFault)]) -> Result<bool> {
     if all {
         return place.all();
     }
@@ -78,17 +93,18 @@ fn unharmed(place: &Place, all: bool, kernels: &[(usize, &Fault)], launches: &[(
     })?;
     let driver = Program::driver(&place.root, place.folder.join("driver"));
     driver.build(&place.compiler, &print)?;
-    let mut launched = true;
-    for (_, fault) in launches {
-        launched &= place.rust_tests(&place.folder.join("driver"), &["blemish-kernels"], Some(fault.test))?;
-    }
-    Ok(passed.iter().all(|p| *p) && launched)
+    let mut tests: Vec<&str> = ptx.iter().map(|(_, fault)| fault.test).collect();
+    tests.sort_unstable();
+    tests.dedup();
+    let folder = place.folder.join("driver");
+    let launched = parallel(&tests, |test| Ok(place.rust_test(&folder, test, None)?.passed))?;
+    Ok(passed.iter().chain(&launched).all(|p| *p))
 }
 
-fn report(fault: &Fault, found: bool, word: &str) -> bool {
+fn report(place: &str, what: &str, found: bool, word: &str) -> bool {
     let how = if found { "found:  " } else { "MISSED: " };
-    let word: String = word.chars().take(90).collect();
-    shell::step("mutate", &format!("{how}{:<20} {:<24} {word}", fault.file, fault.what));
+    let word: String = word.chars().take(150).collect();
+    shell::step("mutate", &format!("{how}{place:<20} {what:<24} {word}"));
     found
 }
 
@@ -114,7 +130,7 @@ mod tests {
     #[test]
     fn every_fault_can_be_planted_once() {
         let kernels = shell::root().unwrap().join("kernels/cu");
-        for fault in KERNELS.iter().chain(LAUNCHES) {
+        for fault in KERNELS {
             let text = std::fs::read_to_string(kernels.join(fault.file)).unwrap();
             assert_eq!(text.matches(fault.from).count(), 1, "{}: {}", fault.file, fault.from);
             assert_ne!(fault.from, fault.to);

@@ -15,6 +15,8 @@ pub(super) struct Program {
     source: PathBuf,
     output: PathBuf,
     flags: Vec<String>,
+    /// The folder of the stand-in driver, if it runs on that.
+    driver: Option<PathBuf>,
 }
 
 /// What a run gave.
@@ -32,7 +34,7 @@ impl Program {
         let include = |folder: &str| format!("-I{}", root.join("kernels").join(folder).display());
         let flags = FLAGS.iter().chain(special).map(|f| (*f).to_owned());
         let flags = flags.chain([include("cu"), include("emu")]).collect();
-        Program { name, source: root.join("kernels/emu").join(source), output, flags }
+        Program { name, source: root.join("kernels/emu").join(source), output, flags, driver: None }
     }
 
     /// The test of a kernel family, for the kernels below `root`.
@@ -49,9 +51,15 @@ impl Program {
         Program::new(root, name.to_owned(), &format!("tests/{name}.cpp"), folder.join(name), &["-O1"])
     }
 
-    /// The stand-in driver.
+    /// A test of the interpreter, on the stand-in driver in a folder.
+    pub(super) fn interpreter(root: &Path, folder: &Path, name: &str, driver: PathBuf) -> Self {
+        let program = Program::new(root, name.to_owned(), &format!("tests/{name}.cpp"), folder.join(name), &["-O1"]);
+        Program { driver: Some(driver), ..program }
+    }
+
+    /// The stand-in driver, for this machine's processor: it works on the 32 lanes of a warp at a time.
     pub(super) fn driver(root: &Path, folder: PathBuf) -> Self {
-        let special = ["-O2", "-shared", "-fPIC"];
+        let special = ["-O2", "-march=native", "-shared", "-fPIC"];
         Program::new(root, "stand-in driver".to_owned(), "driver.cpp", folder.join("libcuda.so"), &special)
     }
 
@@ -81,6 +89,9 @@ impl Program {
         let file = std::fs::File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
         let copy = file.try_clone().context("cannot share a log")?;
         let mut command = Command::new(&self.output);
+        if let Some(folder) = &self.driver {
+            command.env("LD_LIBRARY_PATH", folder);
+        }
         let mut child = command
             .stdin(Stdio::null())
             .stdout(file)
@@ -109,7 +120,7 @@ impl Program {
 /// A hash of all kernels and all of the emulator.
 pub(super) fn fingerprint(kernels: &Path) -> Result<String> {
     let mut files = Vec::new();
-    for folder in ["cu", "cu/common", "emu", "emu/tests"] {
+    for folder in ["cu", "cu/common", "emu", "emu/ptx", "emu/tests"] {
         let folder = kernels.join(folder);
         for entry in std::fs::read_dir(&folder).with_context(|| format!("cannot list {}", folder.display()))? {
             let path = entry?.path();
