@@ -23,6 +23,7 @@ inline void global_read(Warp& w, const Instruction& in, uint64_t p, unsigned n, 
   const uint64_t at = p - b.start;
   uint64_t* marks = b.marks && (element >= 4 || 1u << b.shift <= element) ? b.marks.get() : b.granules(element);
   for (uint64_t g = at >> b.shift; g <= (at + n - 1) >> b.shift; g++) w.block->toucher.read(marks[g], kind == Kind::NC, kind == Kind::VOLATILE);
+  if (kind == Kind::VOLATILE) w.block->toucher.take(p);
   if (!b.written(at, n)) throw Fault{text("a read of memory that nobody wrote: %s", w.launch->memory->place(p, n).c_str())};
 }
 inline void global_write(Warp& w, const Instruction& in, uint64_t p, unsigned n, unsigned element, bool atomic) {
@@ -32,6 +33,7 @@ inline void global_write(Warp& w, const Instruction& in, uint64_t p, unsigned n,
   b.write(at, n);
   uint64_t* marks = b.marks && (element >= 4 || 1u << b.shift <= element) ? b.marks.get() : b.granules(element);
   for (uint64_t g = at >> b.shift; g <= (at + n - 1) >> b.shift; g++) w.block->toucher.write(marks[g], atomic);
+  if (atomic) w.block->toucher.give(p);
 }
 
 // The offset in the block's shared memory.
@@ -124,6 +126,8 @@ template <class T, class F, bool RETURNS> struct Atomic {
     });
   }
 };
+
+inline void fence(Warp& w, const Instruction&, uint32_t) { w.block->toucher.fence(); }
 
 // cp.async of 16 bytes, of which the first are read and the others zeros: checked where it is issued; the bytes arrive with the
 // wait that makes them visible, and may be touched by nobody until then.

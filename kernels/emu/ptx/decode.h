@@ -259,7 +259,7 @@ class Decoder : Operands {
       in_.run = nothing;
     } else if (s_->text == "membar.gl") {
       operands(0);
-      in_.run = nothing;
+      in_.run = fence;
     } else fail("unknown instruction");
   }
 

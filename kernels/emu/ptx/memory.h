@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <algorithm>
 #include <map>
 #include <memory>
 #include <string>
@@ -122,51 +123,6 @@ class Memory {
  private:
   std::map<uint64_t, Buffer> buffers_;
   uint64_t removed_ = 0;
-};
-
-// What one block does to global memory in a launch; `strict` with blocks that are not synchronised by the kernel itself.
-struct Toucher {
-  uint64_t launch = 0, me = 0;  // shifted; block + 1
-  bool strict = true;
-  uint64_t reads_mine, reads_many, reads_nc, many_nc, all_mine, writes_mine;
-
-  void set(uint64_t number, uint64_t block) {
-    launch = number << mark::LAUNCH;
-    me = block + 1;
-    reads_mine = launch | me;
-    reads_many = launch | mark::MANY;
-    reads_nc = reads_mine | mark::NC;
-    many_nc = reads_many | mark::NC;
-    writes_mine = launch | me << mark::WRITER;
-    all_mine = writes_mine | me;
-  }
-
-  // Atomic here: by atom, red or volatile, which may meet each other.
-  void read(uint64_t& m, bool nc, bool atomic) const {
-    if (m == reads_nc || m == many_nc || (!nc && (m == reads_mine || m == reads_many || m == all_mine))) return;
-    if (m >> mark::LAUNCH != launch >> mark::LAUNCH) m = launch;
-    const uint64_t writer = mark::writer(m);
-    if (nc && writer) throw Fault{"ld.global.nc of memory that this launch writes"};
-    if (strict && writer && writer != me && !(atomic && m & mark::ATOMIC))
-      throw Fault{writer == mark::MANY ? "a read of what other blocks write" : text("a read of what block %llu writes", (unsigned long long)writer - 1)};
-    if (atomic) return;
-    m |= nc ? mark::NC : 0;
-    const uint64_t reader = mark::reader(m);
-    m = (m & ~mark::MANY) | (reader == 0 || reader == me ? me : mark::MANY);
-  }
-  void write(uint64_t& m, bool atomic) const {
-    if (!atomic && (m == writes_mine || m == all_mine)) return;
-    if (m >> mark::LAUNCH != launch >> mark::LAUNCH) m = launch;
-    const uint64_t writer = mark::writer(m), reader = mark::reader(m);
-    if (m & mark::NC) throw Fault{"a write to memory that this launch reads by ld.global.nc"};
-    if (strict && reader && reader != me)
-      throw Fault{reader == mark::MANY ? "a write to what other blocks read" : text("a write to what block %llu reads", (unsigned long long)reader - 1)};
-    if (strict && writer && writer != me && !(atomic && m & mark::ATOMIC))
-      throw Fault{writer == mark::MANY ? "a write to what other blocks write" : text("a write to what block %llu writes", (unsigned long long)writer - 1)};
-    if (atomic && (writer == 0 || m & mark::ATOMIC)) m |= mark::ATOMIC;
-    else m &= ~mark::ATOMIC;
-    m = (m & ~(mark::MANY << mark::WRITER)) | (writer == 0 || writer == me ? me : mark::MANY) << mark::WRITER;
-  }
 };
 
 }  // namespace ptx

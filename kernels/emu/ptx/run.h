@@ -15,7 +15,7 @@ class Runner {
   // `number` counts launches, 1.. 4 million.
   Runner(const Kernel& kernel, Memory& memory, Index grid, Index block, size_t shared, const unsigned char* parameters, unsigned seed,
          uint64_t number, bool cooperative)
-      : kernel_(kernel), shared_(shared), random_(seed * 0x9E3779B97F4A7C15ull + 1), seed_(seed), number_(number & 0x3fffff) {
+      : kernel_(kernel), shared_(shared), random_(seed * 0x9E3779B97F4A7C15ull + 1), seed_(seed), number_(number) {
     launch_.kernel = &kernel;
     launch_.memory = &memory;
     launch_.grid = grid;
@@ -24,7 +24,10 @@ class Runner {
     threads_ = block.x * block.y * block.z;
     const uint64_t all = (uint64_t)grid.x * grid.y * grid.z;
     together_ = cooperative ? all : 1;
-    strict_ = !cooperative;
+    if (cooperative) {
+      if (all > Fences::MOST) throw Fault{"more blocks of a cooperative launch than can be told apart"};
+      fences_ = std::make_unique<Fences>(all);
+    }
     if (kernel.removed != memory.removed()) {
       for (const Instruction& in : kernel.code) in.hint = nullptr;
       kernel.removed = memory.removed();
@@ -78,7 +81,7 @@ class Runner {
   size_t shared_;
   unsigned threads_ = 0;
   uint64_t random_, seed_, number_, together_ = 1;
-  bool strict_ = true;
+  std::unique_ptr<Fences> fences_;  // of a cooperative launch
   std::vector<Block> blocks_;
   std::vector<Warp> warps_;
   Warp* now_ = nullptr;
@@ -97,8 +100,7 @@ class Runner {
     block.id = {(unsigned)(number % grid.x), (unsigned)(number / grid.x % grid.y), (unsigned)(number / grid.x / grid.y)};
     block.number = number;
     block.shared.start(kernel_.static_shared + shared_);
-    block.toucher.strict = strict_;
-    block.toucher.set(number_, number);
+    block.toucher.start(number_, number, fences_.get());
     for (unsigned i = 0; i * 32 < threads_; i++) {
       Warp& w = warps[i];
       if (!w.launch) {

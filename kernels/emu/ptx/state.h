@@ -1,6 +1,6 @@
 // What runs: an instruction as it is decoded, a kernel, a warp with its registers [register][32 lanes], a block.
 #pragma once
-#include "memory.h"
+#include "blocks.h"
 #include "parse.h"
 #include "races.h"
 

@@ -85,6 +85,23 @@ static void races() {
   fine("blocks read one word", "ld.global.u32 %r10, [%rd1];\nst.global.u32 [%rd4], %r10;", BLOCKS);
 }
 
+// Blocks 0 and 1 of a cooperative launch: what 0 writes, 1 reads when it has seen the flag.
+static void fences() {
+  const Grid both = {2, 32, 0, true};
+  auto handed = [](const char* before, const char* flag, const char* after) {
+    return std::string("@!%p20 bra $END;\n@%p22 bra $GIVE;\n$SPIN:\n") + (*flag == 'p' ? "ld.global.u32" : "ld.volatile.global.u32") + " %r10, [%rd1+64];\nsetp.ne.s32 %p1, %r10, 5;\n@%p1 bra $SPIN;\n" + after +
+           "ld.global.u32 %r11, [%rd1];\nst.global.u32 [%rd2], %r11;\nbra $END;\n$GIVE:\nst.global.u32 [%rd1], %r21;\n" + before +
+           (*flag == 'a' ? "red.global.add.u32 [%rd1+64], 4;\n" : *flag == 'v' ? "mov.u32 %r12, 5;\nst.volatile.global.u32 [%rd1+64], %r12;\n" : "mov.u32 %r12, 5;\nst.global.u32 [%rd1+64], %r12;\n");
+  };
+  const char* fence = "membar.gl;\n";
+  fine("fences around an atomic operation", handed(fence, "atomic", fence), both);
+  fine("fences around a volatile store", handed(fence, "volatile", fence), both);
+  bad("no fence before an atomic operation", handed("", "atomic", fence), "what block 0", both);
+  bad("no fence after the flag", handed(fence, "atomic", ""), "what block 0", both);
+  bad("no fence before a volatile store", handed("", "volatile", fence), "what block 0", both);
+  bad("a plain flag", handed(fence, "plain", fence), "block", both);
+}
+
 static void together() {
   bad("a barrier after some have ended", "@%p21 bra $END;\nbar.sync 0;", "ended, others wait at a barrier", TWO);
   bad("a barrier after lanes have ended", "@%p20 bra $END;\nbar.sync 0;", "wait for others that do not come", ONE);
@@ -164,6 +181,7 @@ static void texts() {
 int main() {
   memory();
   races();
+  fences();
   together();
   launches();
   texts();

@@ -101,6 +101,7 @@ const RACE: &str = "with no barrier between";
 const FLIGHT: &str = "may still be writing";
 const BEYOND: &str = "beyond memory";
 const UNWRITTEN: &str = "that nobody wrote";
+const OTHER: &str = "what block";
 const MISALIGNED: &str = "is not aligned";
 const CONV: &str = "network::convolutions_agree_with_the_cpu";
 const POOL: &str = "network::pools_and_gates_agree_with_the_cpu";
@@ -165,6 +166,8 @@ pub(super) const PTX: &[PtxFault] = &[
     fault("kcenter.compute_75", "kcenter_update", PICKS, "barrier between tiles", Omit("bar.sync", 1), UNWRITTEN),
     fault("coupling.compute_75", "coupling_forward", BLOCK, "barrier of a warp", Omit("bar.warp.sync", 0), RACE),
     fault("flow.compute_75", "flow_sums", BLOCK, "barrier in a sum", Omit("bar.sync", 0), RACE),
+    fault("kcenter.compute_75", "kcenter_greedy", PICKS, "fence before the count", Omit("membar", 0), OTHER),
+    fault("kcenter.compute_75", "kcenter_greedy", PICKS, "fence after the count", Omit("membar", 1), OTHER),
     // Tensor cores and conversions written as assembly.
     fault("conv.compute_80", "conv_f16_64", CONV, "swapped fragments", Cross("mma.sync", 0, 4, 5), ""),
     fault("conv.compute_80", "conv_f16_64", CONV, "swapped columns", Cross("mma.sync", 3, 8, 9), ""),
