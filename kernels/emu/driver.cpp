@@ -5,20 +5,21 @@
 // writes beyond a buffer, reads what nobody wrote, races with itself or waits for what does not come is an error that names the
 // line of the PTX (ptx/access.h, ptx/races.h, ptx/run.h). So are buffers that are never freed, launches beyond a chip's limits or
 // the kernel's own, and shared memory that was not asked for. BLEMISH_DRIVER=old|broken|none makes the driver too old, failing,
-// or without a device.
+// or without a device. Work is done late (streams.h).
 #include <fstream>
 #include <mutex>
 #include <unistd.h>
 #include <utility>
 
 #include "ptx/module.h"
+#include "streams.h"
 
 namespace {
 
 typedef int Result;
 typedef unsigned long long Pointer;
 enum { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 100, INVALID_DEVICE = 101, INVALID_PTX = 218,
-       NOT_FOUND = 500, CAPTURE = 900, OUT_OF_RESOURCES = 701, LAUNCH_FAILED = 719, COOPERATIVE_TOO_LARGE = 720, UNKNOWN = 999 };
+       NOT_FOUND = 500, CAPTURE = 900, OUT_OF_RESOURCES = 701, LAUNCH_FAILED = 719, COOPERATIVE_TOO_LARGE = 720, NOT_READY = 600, UNKNOWN = 999 };
 constexpr size_t MEMORY = 1ull << 30, GUARD = 64;
 constexpr unsigned MULTIPROCESSORS = 3, SHARED = 48 << 10, SHARED_OPT_IN = 99 << 10, THREADS = 1024, CHIP = 80;
 
@@ -37,15 +38,28 @@ struct Size {
   unsigned long long count() const { return 1ull * x * y * z; }
 };
 
-std::mutex lock;
+std::recursive_mutex lock;
 std::map<Pointer, size_t> live;
+std::map<uintptr_t, size_t> pinned;  // page-locked memory of the host
 ptx::Memory memory;
+streams::Streams work;
 size_t used, launches;
 bool damaged, quiet;
+std::string said;
+
+typedef std::lock_guard<std::recursive_mutex> Guard;
 
 bool mode(const char* name) {
   const char* set = getenv("BLEMISH_DRIVER");
   return set && !strcmp(set, name);
+}
+
+// Prints why something is refused that a test should not get away with.
+Result wrong(Result result, const std::string& why) {
+  if (!quiet) fprintf(stderr, "stand-in driver: %s\n", why.c_str());
+  damaged = true;
+  said = why;
+  return result;
 }
 
 bool whole(Pointer p, size_t n) {
@@ -55,26 +69,28 @@ bool whole(Pointer p, size_t n) {
   return true;
 }
 
-// Whether `n` bytes at `p` lie in one buffer.
-bool inside(Pointer p, size_t n) {
-  auto next = live.upper_bound(p);
-  if (next == live.begin()) return false;
+bool is_pinned(const void* p, size_t n) {
+  auto next = pinned.upper_bound((uintptr_t)p);
+  if (next == pinned.begin()) return false;
   auto& [start, size] = *--next;
-  return p + n <= start + size;
+  return (uintptr_t)p + n <= start + size;
 }
 
-// Prints why something is refused that a test should not get away with.
-std::string said;
-Result wrong(Result result, const std::string& why) {
-  if (!quiet) fprintf(stderr, "stand-in driver: %s\n", why.c_str());
-  damaged = true;
-  said = why;
-  return result;
-}
+// A launch: its arguments by value, and which of them are buffers.
+struct Node {
+  const ptx::Kernel* kernel;
+  Size grid, block;
+  unsigned shared;
+  bool cooperative;
+  std::vector<unsigned char> parameters;
+  std::vector<Pointer> buffers;
+};
+typedef std::vector<Node> Graph;
+std::map<void*, Graph> recording;  // by stream
+size_t graphs;
 
-Result launch(void* f, Size grid, Size block, unsigned shared, void** args, bool cooperative) {
-  std::lock_guard<std::mutex> guard(lock);
-  const Function& function = *(Function*)f;
+// Whether a launch may be asked for.
+Result legal(const Function& function, Size grid, Size block, unsigned shared, bool cooperative) {
   const ptx::Kernel& kernel = *function.kernel;
   if (block.count() == 0 || block.count() > THREADS || block.z > 64) return INVALID_VALUE;
   if (grid.count() == 0 || grid.x > 0x7fffffff || grid.y > 65535 || grid.z > 65535) return INVALID_VALUE;
@@ -84,11 +100,17 @@ Result launch(void* f, Size grid, Size block, unsigned shared, void** args, bool
   if (shared > function.shared) return INVALID_VALUE;
   if (kernel.maxnreg && kernel.maxnreg * block.count() > 65536) return wrong(OUT_OF_RESOURCES, kernel.name + " needs too many registers");
   if (cooperative && grid.count() > MULTIPROCESSORS) return COOPERATIVE_TOO_LARGE;
-  std::vector<unsigned char> parameters(kernel.parameter_bytes);
-  for (size_t i = 0; i < kernel.sizes.size(); i++) memcpy(parameters.data() + kernel.at[i], args[i], kernel.sizes[i]);
+  return SUCCESS;
+}
+
+Result execute(const Node& node) {
+  const ptx::Kernel& kernel = *node.kernel;
+  for (Pointer p : node.buffers)
+    if (!memory.find(p, 1)) return wrong(LAUNCH_FAILED, kernel.name + " was asked for with memory that is freed when it runs");
   const unsigned seed = (unsigned)launches++ % 5;
   try {
-    ptx::Runner runner(kernel, memory, {grid.x, grid.y, grid.z}, {block.x, block.y, block.z}, shared, parameters.data(), seed, launches, cooperative);
+    ptx::Runner runner(kernel, memory, {node.grid.x, node.grid.y, node.grid.z}, {node.block.x, node.block.y, node.block.z}, node.shared,
+                       node.parameters.data(), seed, launches, node.cooperative);
     try {
       runner.run();
     } catch (const ptx::Fault& fault) {
@@ -102,46 +124,38 @@ Result launch(void* f, Size grid, Size block, unsigned shared, void** args, bool
   return SUCCESS;
 }
 
-// A launch that a stream records instead of starting it: its arguments by value, and which of them are buffers.
-struct Node {
-  void* kernel;
-  Size grid, block;
-  unsigned shared;
-  bool cooperative;
-  std::vector<std::vector<unsigned char>> values;
-  std::vector<Pointer> buffers;
-};
-typedef std::vector<Node> Graph;
-std::map<void*, Graph> recording;  // by stream
-size_t graphs;
-
+// A launch is recorded if its stream records, else asked for.
 Result begin(void* stream, void* f, Size grid, Size block, unsigned shared, void** args, bool cooperative) {
-  std::unique_lock<std::mutex> guard(lock);
-  auto at = recording.find(stream);
-  if (at == recording.end()) {
-    guard.unlock();
-    return launch(f, grid, block, shared, args, cooperative);
-  }
-  Node node{f, grid, block, shared, cooperative, {}, {}};
-  size_t i = 0;
-  for (size_t n : ((Function*)f)->kernel->sizes) {
-    auto* value = (unsigned char*)args[i++];
-    node.values.emplace_back(value, value + n);
+  Guard guard(lock);
+  const Function& function = *(Function*)f;
+  if (Result r = legal(function, grid, block, shared, cooperative)) return r;
+  const ptx::Kernel& kernel = *function.kernel;
+  Node node{&kernel, grid, block, shared, cooperative, std::vector<unsigned char>(kernel.parameter_bytes), {}};
+  for (size_t i = 0; i < kernel.sizes.size(); i++) {
+    memcpy(node.parameters.data() + kernel.at[i], args[i], kernel.sizes[i]);
     Pointer p = 0;
-    if (n == 8) memcpy(&p, value, 8);
-    if (p && inside(p, 1)) node.buffers.push_back(p);
+    if (kernel.sizes[i] == 8) memcpy(&p, args[i], 8);
+    if (p && memory.find(p, 1)) node.buffers.push_back(p);
   }
+  auto at = recording.find(stream);
+  if (at == recording.end()) return work.ask(stream, [node = std::move(node)] { return execute(node); });
   at->second.push_back(std::move(node));
   return SUCCESS;
 }
 
-bool records(void* stream) {
-  std::lock_guard<std::mutex> guard(lock);
-  return recording.count(stream);
+bool records(void* stream) { return recording.count(stream); }
+
+void release(Pointer p) {
+  auto found = live.find(p);
+  used -= found->second;
+  memory.remove(p);
+  live.erase(found);
+  free((void*)(p - 256));
 }
 
 struct AtExit {
   ~AtExit() {
+    work.drain();
     fprintf(stderr, "stand-in driver: %zu launches, %zu buffers left\n", launches, live.size());
     if (damaged || !live.empty() || graphs || !recording.empty()) _exit(97);
   }
@@ -164,11 +178,22 @@ Result cuDevicePrimaryCtxRetain(void** c, int) { *c = (void*)1; return SUCCESS; 
 Result cuDevicePrimaryCtxRelease_v2(int) { return SUCCESS; }
 Result cuCtxSetCurrent(void*) { return SUCCESS; }
 Result cuCtxGetCurrent(void** c) { *c = (void*)1; return SUCCESS; }
-Result cuCtxSynchronize() { return SUCCESS; }
-Result cuMemGetInfo_v2(size_t* left, size_t* total) { *total = MEMORY; *left = MEMORY - used; return SUCCESS; }
+Result cuCtxSynchronize() {
+  Guard guard(lock);
+  work.drain();
+  return work.failed();
+}
+Result cuMemGetInfo_v2(size_t* left, size_t* total) {
+  Guard guard(lock);
+  work.drain();
+  *total = MEMORY;
+  *left = MEMORY - used;
+  return SUCCESS;
+}
 Result cuMemAlloc_v2(Pointer* p, size_t n) {
-  std::lock_guard<std::mutex> guard(lock);
+  Guard guard(lock);
   if (n == 0) return INVALID_VALUE;
+  if (used + n > MEMORY) work.drain();
   if (used + n > MEMORY) return OUT_OF_MEMORY;
   auto* block = (unsigned char*)aligned_alloc(256, (n + 256 + GUARD + 255) / 256 * 256);
   memset(block + 256 - GUARD, 0xa5, n + 2 * GUARD);
@@ -179,113 +204,196 @@ Result cuMemAlloc_v2(Pointer* p, size_t n) {
   used += n;
   return SUCCESS;
 }
-Result cuMemAllocAsync(Pointer* p, size_t n, void*) { return cuMemAlloc_v2(p, n); }
+Result cuMemAllocAsync(Pointer* p, size_t n, void* stream) {
+  Guard guard(lock);
+  return records(stream) ? CAPTURE : cuMemAlloc_v2(p, n);
+}
 Result cuMemFree_v2(Pointer p) {
-  std::lock_guard<std::mutex> guard(lock);
+  Guard guard(lock);
   if (p == 0) return SUCCESS;
-  auto found = live.find(p);
-  if (found == live.end()) return INVALID_VALUE;
-  used -= found->second;
-  memory.remove(p);
-  live.erase(found);
-  free((void*)(p - 256));
+  work.drain();
+  if (!live.count(p)) return INVALID_VALUE;
+  release(p);
   return SUCCESS;
 }
-Result cuMemFreeAsync(Pointer p, void*) { return cuMemFree_v2(p); }
-Result cuMemHostAlloc(void** p, size_t n, unsigned) { *p = aligned_alloc(256, (n + 255) / 256 * 256); return *p ? SUCCESS : OUT_OF_MEMORY; }
-Result cuMemFreeHost(void* p) { free(p); return SUCCESS; }
-static Result copy(void* to, const void* from, size_t n, Pointer device) {
-  std::lock_guard<std::mutex> guard(lock);
-  if (n == 0) return SUCCESS;
-  ptx::Buffer* buffer = memory.find(device, n);
-  if (!buffer) return INVALID_VALUE;
-  memcpy(to, from, n);
-  if (device == (Pointer)to) buffer->write_all(device - buffer->start, n);
-  return SUCCESS;
-}
-Result cuMemcpyHtoDAsync_v2(Pointer d, const void* s, size_t n, void* stream) { return records(stream) ? CAPTURE : copy((void*)d, s, n, d); }
-Result cuMemcpyDtoHAsync_v2(void* d, Pointer s, size_t n, void* stream) { return records(stream) ? CAPTURE : copy(d, (void*)s, n, s); }
-Result cuMemcpyDtoDAsync_v2(Pointer d, Pointer s, size_t n, void* stream) {
+Result cuMemFreeAsync(Pointer p, void* stream) {
+  Guard guard(lock);
   if (records(stream)) return CAPTURE;
-  std::lock_guard<std::mutex> guard(lock);
-  if (n == 0) return SUCCESS;
-  ptx::Buffer *to = memory.find(d, n), *from = memory.find(s, n);
-  if (!to || !from || (d < s + n && s < d + n)) return INVALID_VALUE;
-  memcpy((void*)d, (void*)s, n);
-  to->copy(d - to->start, *from, s - from->start, n);
+  if (p == 0) return SUCCESS;
+  return work.ask(stream, [p] {
+    if (!live.count(p)) return wrong(INVALID_VALUE, "memory is freed twice");
+    release(p);
+    return (Result)SUCCESS;
+  });
+}
+Result cuMemHostAlloc(void** p, size_t n, unsigned) {
+  Guard guard(lock);
+  *p = aligned_alloc(256, (n + 255) / 256 * 256);
+  if (!*p) return OUT_OF_MEMORY;
+  pinned[(uintptr_t)*p] = n;
   return SUCCESS;
+}
+Result cuMemFreeHost(void* p) {
+  Guard guard(lock);
+  if (!pinned.erase((uintptr_t)p)) return INVALID_VALUE;
+  free(p);
+  return SUCCESS;
+}
+// Copies and fills `n` bytes at `d`, or from there, when the time has come.
+static Result later(void* stream, Pointer d, size_t n, std::function<Result(ptx::Buffer&, size_t)> act) {
+  if (records(stream)) return CAPTURE;
+  if (n == 0) return SUCCESS;
+  if (!memory.find(d, n)) return INVALID_VALUE;
+  return work.ask(stream, [=] {
+    ptx::Buffer* buffer = memory.find(d, n);
+    return buffer ? act(*buffer, d - buffer->start) : wrong(LAUNCH_FAILED, "a copy was asked for with memory that is freed when it runs");
+  });
+}
+Result cuMemcpyHtoDAsync_v2(Pointer d, const void* s, size_t n, void* stream) {
+  Guard guard(lock);
+  if (is_pinned(s, n))
+    return later(stream, d, n, [=](ptx::Buffer& to, size_t at) {
+      if (!is_pinned(s, n)) return wrong(LAUNCH_FAILED, "a copy reads page-locked memory that is freed when it runs");
+      memcpy((void*)d, s, n);
+      to.write_all(at, n);
+      return (Result)SUCCESS;
+    });
+  // Other memory may change as soon as this returns.
+  std::vector<unsigned char> values((const unsigned char*)s, (const unsigned char*)s + n);
+  return later(stream, d, n, [=](ptx::Buffer& to, size_t at) {
+    memcpy((void*)d, values.data(), n);
+    to.write_all(at, n);
+    return (Result)SUCCESS;
+  });
+}
+Result cuMemcpyDtoHAsync_v2(void* d, Pointer s, size_t n, void* stream) {
+  Guard guard(lock);
+  const bool late = is_pinned(d, n);
+  const Result r = later(stream, s, n, [=](ptx::Buffer&, size_t) {
+    if (late && !is_pinned(d, n)) return wrong(LAUNCH_FAILED, "a copy writes page-locked memory that is freed when it runs");
+    memcpy(d, (const void*)s, n);
+    return (Result)SUCCESS;
+  });
+  if (r || late) return r;
+  work.until(stream, ~0ull);
+  return work.failed();
+}
+Result cuMemcpyDtoDAsync_v2(Pointer d, Pointer s, size_t n, void* stream) {
+  Guard guard(lock);
+  if (n && (!memory.find(s, n) || (d < s + n && s < d + n))) return INVALID_VALUE;
+  return later(stream, d, n, [=](ptx::Buffer& to, size_t at) {
+    ptx::Buffer* from = memory.find(s, n);
+    if (!from) return wrong(LAUNCH_FAILED, "a copy was asked for from memory that is freed when it runs");
+    memcpy((void*)d, (void*)s, n);
+    to.copy(at, *from, s - from->start, n);
+    return (Result)SUCCESS;
+  });
 }
 Result cuMemsetD8Async(Pointer d, unsigned char c, size_t n, void* stream) {
-  if (records(stream)) return CAPTURE;
-  std::lock_guard<std::mutex> guard(lock);
-  if (n == 0) return SUCCESS;
-  ptx::Buffer* buffer = memory.find(d, n);
-  if (!buffer) return INVALID_VALUE;
-  memset((void*)d, c, n);
-  buffer->write_all(d - buffer->start, n);
+  Guard guard(lock);
+  return later(stream, d, n, [=](ptx::Buffer& to, size_t at) {
+    memset((void*)d, c, n);
+    to.write_all(at, n);
+    return (Result)SUCCESS;
+  });
+}
+Result cuStreamCreate(void** s, unsigned) {
+  Guard guard(lock);
+  static size_t last;
+  *s = (void*)(last += 16);
+  work.open(*s);
   return SUCCESS;
 }
-Result cuStreamCreate(void** s, unsigned) { static size_t last; *s = (void*)(last += 16); return SUCCESS; }
-Result cuStreamDestroy_v2(void*) { return SUCCESS; }
-Result cuStreamSynchronize(void* stream) { return records(stream) ? CAPTURE : SUCCESS; }
+Result cuStreamDestroy_v2(void* stream) {
+  Guard guard(lock);
+  work.close(stream);
+  return SUCCESS;
+}
+Result cuStreamSynchronize(void* stream) {
+  Guard guard(lock);
+  if (records(stream)) return CAPTURE;
+  work.until(stream, ~0ull);
+  return work.failed();
+}
 Result cuStreamBeginCapture_v2(void* stream, int) {
-  std::lock_guard<std::mutex> guard(lock);
+  Guard guard(lock);
   return recording.emplace(stream, Graph()).second ? SUCCESS : INVALID_VALUE;
 }
+typedef std::shared_ptr<Graph> Held;
 Result cuStreamEndCapture(void* stream, void** graph) {
-  std::lock_guard<std::mutex> guard(lock);
+  Guard guard(lock);
   auto at = recording.find(stream);
   if (at == recording.end()) return INVALID_VALUE;
-  *graph = new Graph(std::move(at->second));
+  *graph = new Held(new Graph(std::move(at->second)));
   recording.erase(at);
   graphs++;
   return SUCCESS;
 }
 Result cuGraphInstantiateWithFlags(void** ready, void* graph, unsigned long long) {
-  std::lock_guard<std::mutex> guard(lock);
-  *ready = new Graph(*(Graph*)graph);
+  Guard guard(lock);
+  *ready = new Held(*(Held*)graph);
   graphs++;
   return SUCCESS;
 }
 static Result forget(void* graph) {
-  std::lock_guard<std::mutex> guard(lock);
-  delete (Graph*)graph;
+  Guard guard(lock);
+  delete (Held*)graph;
   graphs--;
   return SUCCESS;
 }
 Result cuGraphDestroy(void* graph) { return forget(graph); }
 Result cuGraphExecDestroy(void* graph) { return forget(graph); }
 Result cuGraphLaunch(void* graph, void* stream) {
+  Guard guard(lock);
   if (records(stream)) return CAPTURE;
-  for (Node& node : *(Graph*)graph) {
-    std::vector<void*> args;
-    for (auto& value : node.values) args.push_back(value.data());
-    for (Pointer p : node.buffers) {
-      std::lock_guard<std::mutex> guard(lock);
-      if (inside(p, 1)) continue;
-      return wrong(LAUNCH_FAILED, "recorded " + ((Function*)node.kernel)->kernel->name + " uses memory that was freed");
-    }
-    if (Result r = launch(node.kernel, node.grid, node.block, node.shared, args.data(), node.cooperative)) return r;
-  }
+  return work.ask(stream, [held = *(Held*)graph] {
+    for (const Node& node : *held)
+      if (Result r = execute(node)) return r;
+    return (Result)SUCCESS;
+  });
+}
+Result cuStreamWaitEvent(void* stream, void* event, unsigned) {
+  Guard guard(lock);
+  if (records(stream)) return CAPTURE;
+  return work.ask(stream, [on = *(streams::Event*)event] {
+    work.until(on);
+    return (Result)SUCCESS;
+  });
+}
+Result cuEventCreate(void** e, unsigned) { *e = new streams::Event; return SUCCESS; }
+Result cuEventRecord(void* e, void* stream) {
+  Guard guard(lock);
+  if (records(stream)) return CAPTURE;
+  *(streams::Event*)e = work.record(stream);
   return SUCCESS;
 }
-Result cuStreamWaitEvent(void*, void*, unsigned) { return SUCCESS; }
-Result cuEventCreate(void** e, unsigned) { *e = (void*)1; return SUCCESS; }
-Result cuEventRecord(void*, void*) { return SUCCESS; }
-Result cuEventSynchronize(void*) { return SUCCESS; }
-Result cuEventQuery(void*) { return SUCCESS; }
-Result cuEventElapsedTime(float* ms, void*, void*) { *ms = 1.f; return SUCCESS; }
-Result cuEventDestroy_v2(void*) { return SUCCESS; }
-// The text of the file in BLEMISH_PTX, which a fault was planted in, if it has the first line of `image`; else `image`.
+Result cuEventSynchronize(void* e) {
+  Guard guard(lock);
+  work.until(*(streams::Event*)e);
+  return work.failed();
+}
+Result cuEventQuery(void* e) {
+  Guard guard(lock);
+  if (work.happened(*(streams::Event*)e)) return SUCCESS;
+  work.until(*(streams::Event*)e);  // next time it has
+  return NOT_READY;
+}
+Result cuEventElapsedTime(float* ms, void* from, void* to) {
+  Guard guard(lock);
+  *ms = 1.f;
+  return work.happened(*(streams::Event*)from) && work.happened(*(streams::Event*)to) ? SUCCESS : NOT_READY;
+}
+Result cuEventDestroy_v2(void* e) { delete (streams::Event*)e; return SUCCESS; }
+// The text of the file in BLEMISH_PLANTED, which a fault was planted in, if it has the first line of `image`; else `image`.
 static std::string planted(const char* image) {
-  const char* name = getenv("BLEMISH_PTX");
+  const char* name = getenv("BLEMISH_PLANTED");
   std::ifstream file(name ? name : "");
   std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
   const size_t line = text.find('\n');
   return line != std::string::npos && !strncmp(text.c_str(), image, line + 1) ? text : image;
 }
 Result cuModuleLoadData(void** m, const void* image) {
-  std::lock_guard<std::mutex> guard(lock);
+  Guard guard(lock);
   try {
     *m = new Loaded{ptx::Module(planted((const char*)image).c_str(), memory, CHIP), {}};
     return SUCCESS;
@@ -294,13 +402,14 @@ Result cuModuleLoadData(void** m, const void* image) {
   }
 }
 Result cuModuleUnload(void* m) {
-  std::lock_guard<std::mutex> guard(lock);
+  Guard guard(lock);
+  work.drain();
   ((Loaded*)m)->module.unload(memory);
   delete (Loaded*)m;
   return SUCCESS;
 }
 Result cuModuleGetFunction(void** f, void* m, const char* name) {
-  std::lock_guard<std::mutex> guard(lock);
+  Guard guard(lock);
   Loaded& loaded = *(Loaded*)m;
   auto at = loaded.module.kernels.find(name);
   if (at == loaded.module.kernels.end()) return NOT_FOUND;
@@ -311,7 +420,7 @@ Result cuModuleGetFunction(void** f, void* m, const char* name) {
   return SUCCESS;
 }
 Result cuFuncSetAttribute(void* f, int attribute, int v) {
-  std::lock_guard<std::mutex> guard(lock);
+  Guard guard(lock);
   Function& function = *(Function*)f;
   const size_t fixed = function.kernel->static_shared;
   if (attribute != 8 || v < 0 || (size_t)v + fixed > SHARED_OPT_IN) return INVALID_VALUE;
@@ -355,7 +464,7 @@ Result cuGetErrorString(Result, const char** s) { *s = "an error of the stand-in
 // What was said last of something wrong, which the tests of the interpreter provoke: it then does not count as damage.
 const char* stand_in_said() {
   static std::string last;
-  std::lock_guard<std::mutex> guard(lock);
+  Guard guard(lock);
   last = std::exchange(said, "");
   damaged = false;
   quiet = true;

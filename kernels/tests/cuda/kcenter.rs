@@ -35,6 +35,27 @@ fn projections_are_the_cpu_s() {
 }
 
 #[test]
+fn parts_of_a_feed_are_not_written_over_before_they_are_copied() {
+    let Some(cuda) = open() else { return };
+    let (rows, parts, in_dim, out_dim) = (5, 7, 40, 6);
+    let projection = kcenter::SparseProjection::new(in_dim, out_dim, 3).unwrap();
+    let values = random((rows * parts, in_dim), 9);
+    let device = kcenter::cuda::Projection::new(&cuda, &projection).unwrap();
+    let mut out = cuda.zeros(rows * parts * out_dim).unwrap();
+    let mut feed = cuda.feed::<f32>(rows * in_dim).unwrap();
+    let mut sent = values.as_slice().unwrap().chunks(rows * in_dim);
+    feed.send(sent.next().unwrap()).unwrap();
+    // Nothing here waits for the GPU until the end.
+    for i in 0..parts {
+        if let Some(next) = sent.next() {
+            feed.send(next).unwrap();
+        }
+        device.apply(feed.receive().unwrap(), rows, &mut out, i * rows).unwrap();
+    }
+    assert_eq!(out.read().unwrap(), *projection.apply(values.view()).unwrap().as_slice().unwrap());
+}
+
+#[test]
 fn odd_sizes_are_picked_and_projected_like_on_the_cpu() {
     let Some(cuda) = open() else { return };
     for (i, (n, d)) in [(1, 1), (2, 3), (33, 1), (65, 100), (31, 550), (17, 1536), (9, 1792)].into_iter().enumerate() {

@@ -148,7 +148,7 @@ impl Place {
         command.args(["--", "--exact", test, "--nocapture"]).stdin(Stdio::null());
         command.env("LD_LIBRARY_PATH", search(driver)).env("BLEMISH_REQUIRE_CUDA", "1");
         if let Some(path) = planted {
-            command.env("BLEMISH_PTX", path);
+            command.env("BLEMISH_PLANTED", path);
         }
         let out = command.output().with_context(|| format!("cannot start {}", shell::shown(&command)))?;
         Ok(Outcome { passed: out.status.success(), said: String::from_utf8_lossy(&out.stderr).into_owned() })

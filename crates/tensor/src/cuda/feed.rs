@@ -68,7 +68,9 @@ impl<T: Plain> Feed<T> {
             return Err(TensorError::Launch { kernel: "feed".to_owned(), what });
         }
         let failed = || refused("copying to GPU memory");
-        // Waits until the copy before has left this memory.
+        // Until the copy before has left this memory. The event in `host` would tell, but none is recorded there by a context that
+        // leaves the order of streams to its user.
+        slot.copied.synchronize().map_err(failed())?;
         let host = slot.host.as_mut_slice().map_err(failed())?;
         host[..values.len()].copy_from_slice(values);
         self.copies.join(self.cuda.stream()).map_err(failed())?;
