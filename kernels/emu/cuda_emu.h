@@ -6,8 +6,9 @@
 // | warp.h | shuffles, votes |
 // | tensor_core.h | cp.async, ldmatrix, mma.sync |
 //
-// Memory is sequentially consistent here, so a missing fence does not show; inline assembly is replaced by functions, so
-// its text is tested on a GPU only. Static `__shared__` is refused, since it would not be poisoned: use DYN_SMEM.
+// Memory is sequentially consistent here, so a missing fence does not show, and inline assembly is replaced by functions: both
+// are tested in the PTX, which the stand-in driver interprets (ptx/). Static `__shared__` is refused, since it would not be
+// poisoned: use DYN_SMEM.
 #pragma once
 #include <algorithm>
 #include <cmath>

@@ -1,5 +1,5 @@
-// A stand-in for the driver's libcuda.so: its C interface over host memory, launches run by an interpreter of PTX. With its folder
-// in LD_LIBRARY_PATH the Rust host code runs unchanged, without a GPU, and what runs is the PTX that ships.
+// A stand-in for the driver's libcuda.so: its C interface over host memory, launches run by an interpreter of PTX. With its
+// folder in LD_LIBRARY_PATH the Rust host code runs unchanged, without a GPU, and what runs is the PTX that ships.
 //
 // A module is loaded only if the interpreter knows all of it (ptx/decode.h). Device memory is poisoned. A kernel that reads or
 // writes beyond a buffer, reads what nobody wrote, races with itself or waits for what does not come is an error that names the
@@ -19,7 +19,8 @@ namespace {
 typedef int Result;
 typedef unsigned long long Pointer;
 enum { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 100, INVALID_DEVICE = 101, INVALID_PTX = 218,
-       NOT_FOUND = 500, CAPTURE = 900, OUT_OF_RESOURCES = 701, LAUNCH_FAILED = 719, COOPERATIVE_TOO_LARGE = 720, NOT_READY = 600, UNKNOWN = 999 };
+       NOT_FOUND = 500, NOT_READY = 600, OUT_OF_RESOURCES = 701, LAUNCH_FAILED = 719, COOPERATIVE_TOO_LARGE = 720,
+       CAPTURE = 900, UNKNOWN = 999 };
 constexpr size_t MEMORY = 1ull << 30, GUARD = 64;
 constexpr unsigned MULTIPROCESSORS = 3, SHARED = 48 << 10, SHARED_OPT_IN = 99 << 10, THREADS = 1024, CHIP = 80;
 
@@ -96,9 +97,11 @@ Result legal(const Function& function, Size grid, Size block, unsigned shared, b
   if (grid.count() == 0 || grid.x > 0x7fffffff || grid.y > 65535 || grid.z > 65535) return INVALID_VALUE;
   if (block.count() > function.threads) return wrong(INVALID_VALUE, kernel.name + " has more threads than its .maxntid");
   for (int i = 0; i < 3; i++)
-    if (kernel.reqntid[0] && kernel.reqntid[i] != (&block.x)[i]) return wrong(INVALID_VALUE, kernel.name + " has another block than its .reqntid");
+    if (kernel.reqntid[0] && kernel.reqntid[i] != (&block.x)[i])
+      return wrong(INVALID_VALUE, kernel.name + " has another block than its .reqntid");
   if (shared > function.shared) return INVALID_VALUE;
-  if (kernel.maxnreg && kernel.maxnreg * block.count() > 65536) return wrong(OUT_OF_RESOURCES, kernel.name + " needs too many registers");
+  if (kernel.maxnreg && kernel.maxnreg * block.count() > 65536)
+    return wrong(OUT_OF_RESOURCES, kernel.name + " needs too many registers");
   if (cooperative && grid.count() > MULTIPROCESSORS) return COOPERATIVE_TOO_LARGE;
   return SUCCESS;
 }
@@ -109,8 +112,8 @@ Result execute(const Node& node) {
     if (!memory.find(p, 1)) return wrong(LAUNCH_FAILED, kernel.name + " was asked for with memory that is freed when it runs");
   const unsigned seed = (unsigned)launches++ % 5;
   try {
-    ptx::Runner runner(kernel, memory, {node.grid.x, node.grid.y, node.grid.z}, {node.block.x, node.block.y, node.block.z}, node.shared,
-                       node.parameters.data(), seed, launches, node.cooperative);
+    ptx::Runner runner(kernel, memory, {node.grid.x, node.grid.y, node.grid.z}, {node.block.x, node.block.y, node.block.z},
+                       node.shared, node.parameters.data(), seed, launches, node.cooperative);
     try {
       runner.run();
     } catch (const ptx::Fault& fault) {
@@ -171,7 +174,11 @@ Result cuDeviceGet(int* d, int ordinal) { *d = ordinal; return ordinal ? INVALID
 Result cuDeviceGetName(char* s, int n, int) { snprintf(s, (size_t)n, "emulated"); return SUCCESS; }
 Result cuDeviceTotalMem_v2(size_t* n, int) { *n = MEMORY; return SUCCESS; }
 Result cuDeviceGetAttribute(int* v, int attribute, int) {
-  *v = attribute == 75 ? (int)CHIP / 10 : attribute == 16 ? (int)MULTIPROCESSORS : attribute == 97 ? (int)SHARED_OPT_IN : attribute == 10 ? 32 : 0;
+  *v = attribute == 75   ? (int)CHIP / 10
+       : attribute == 16 ? (int)MULTIPROCESSORS
+       : attribute == 97 ? (int)SHARED_OPT_IN
+       : attribute == 10 ? 32
+                         : 0;
   return SUCCESS;
 }
 Result cuDevicePrimaryCtxRetain(void** c, int) { *c = (void*)1; return SUCCESS; }
@@ -246,7 +253,8 @@ static Result later(void* stream, Pointer d, size_t n, std::function<Result(ptx:
   if (!memory.find(d, n)) return INVALID_VALUE;
   return work.ask(stream, [=] {
     ptx::Buffer* buffer = memory.find(d, n);
-    return buffer ? act(*buffer, d - buffer->start) : wrong(LAUNCH_FAILED, "a copy was asked for with memory that is freed when it runs");
+    return buffer ? act(*buffer, d - buffer->start)
+                  : wrong(LAUNCH_FAILED, "a copy was asked for with memory that is freed when it runs");
   });
 }
 Result cuMemcpyHtoDAsync_v2(Pointer d, const void* s, size_t n, void* stream) {
@@ -447,7 +455,9 @@ static Result occupancy(int* n, void* f, int threads, size_t shared) {
   return SUCCESS;
 }
 Result cuOccupancyMaxActiveBlocksPerMultiprocessor(int* n, void* f, int t, size_t s) { return occupancy(n, f, t, s); }
-Result cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(int* n, void* f, int t, size_t s, unsigned) { return occupancy(n, f, t, s); }
+Result cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(int* n, void* f, int t, size_t s, unsigned) {
+  return occupancy(n, f, t, s);
+}
 Result cuLaunchKernel(void* f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared,
                       void* stream, void** args, void**) {
   return begin(stream, f, Size{gx, gy, gz}, Size{bx, by, bz}, shared, args, false);

@@ -1,6 +1,6 @@
-// Streams of the stand-in driver: what is asked of one is done late, as far as the order of CUDA allows, or at once, as chance has
-// it. A read before the work it needs, memory that is written over while a copy still has to read it, and a stream that does not
-// wait for another then give wrong numbers.
+// Streams of the stand-in driver: what is asked of one is done late, as far as the order of CUDA allows, or at once, as chance
+// has it. A read before the work it needs, memory that is written over while a copy still has to read it, and a stream that does
+// not wait for another then give wrong numbers.
 #pragma once
 #include <cstdint>
 #include <deque>

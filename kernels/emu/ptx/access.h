@@ -22,7 +22,8 @@ inline void global_read(Warp& w, const Instruction& in, uint64_t p, unsigned n, 
   Buffer& b = find(w, in, p, n, "a read");
   const uint64_t at = p - b.start;
   uint64_t* marks = b.marks && (element >= 4 || 1u << b.shift <= element) ? b.marks.get() : b.granules(element);
-  for (uint64_t g = at >> b.shift; g <= (at + n - 1) >> b.shift; g++) w.block->toucher.read(marks[g], kind == Kind::NC, kind == Kind::VOLATILE);
+  for (uint64_t g = at >> b.shift; g <= (at + n - 1) >> b.shift; g++)
+    w.block->toucher.read(marks[g], kind == Kind::NC, kind == Kind::VOLATILE);
   if (kind == Kind::VOLATILE) w.block->toucher.take(p);
   if (!b.written(at, n)) throw Fault{text("a read of memory that nobody wrote: %s", w.launch->memory->place(p, n).c_str())};
 }
@@ -47,14 +48,16 @@ inline size_t shared_place(const Warp& w, uint64_t p, unsigned n) {
 inline void shared_read(Warp& w, const Instruction& in, size_t at, unsigned n, unsigned element, int lane) {
   Shared& s = w.block->shared;
   s.refine(element);
-  for (size_t g = at >> s.shift; g <= (at + n - 1) >> s.shift; g++) s.read(s.granules[g], w.first + (unsigned)lane, w.order, (uint16_t)in.line);
+  for (size_t g = at >> s.shift; g <= (at + n - 1) >> s.shift; g++)
+    s.read(s.granules[g], w.first + (unsigned)lane, w.order, (uint16_t)in.line);
   if (!s.written(at, n)) throw Fault{text("a read of shared memory that nobody wrote: %u bytes at %zu", n, at)};
 }
 inline void shared_write(Warp& w, const Instruction& in, size_t at, unsigned n, unsigned element, int lane) {
   Shared& s = w.block->shared;
   s.write(at, n);
   s.refine(element);
-  for (size_t g = at >> s.shift; g <= (at + n - 1) >> s.shift; g++) s.write(s.granules[g], w.first + (unsigned)lane, w.order, (uint16_t)in.line);
+  for (size_t g = at >> s.shift; g <= (at + n - 1) >> s.shift; g++)
+    s.write(s.granules[g], w.first + (unsigned)lane, w.order, (uint16_t)in.line);
 }
 
 // Loads of N elements S into registers D; addresses are A.
@@ -140,7 +143,8 @@ inline void copy_async(Warp& w, const Instruction& in, uint32_t lanes) {
     if (from[l] & 15) misaligned(from[l], 16);
     if (bytes[l]) global_read(w, in, from[l], 16, 4, Kind::NC);
     Shared& s = w.block->shared;
-    for (size_t g = at >> s.shift; g <= (at + 15) >> s.shift; g++) s.fly(s.granules[g], w.first + (unsigned)l, w.order, (uint16_t)in.line);
+    for (size_t g = at >> s.shift; g <= (at + 15) >> s.shift; g++)
+      s.fly(s.granules[g], w.first + (unsigned)l, w.order, (uint16_t)in.line);
     w.open.push_back({(uint32_t)at, (uint16_t)in.line, (uint8_t)l, bytes[l] != 0, from[l]});
   });
 }

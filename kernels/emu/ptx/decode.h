@@ -1,5 +1,5 @@
-// From statements to instructions: operands become places, types are checked as ptxas does, control becomes indices. Registers that
-// are never alive together share a place; one that may be read before it is written is an error.
+// From statements to instructions: operands become places, types are checked as ptxas does, control becomes indices. Registers
+// that are never alive together share a place; one that may be read before it is written is an error.
 #pragma once
 #include "access.h"
 #include "opcodes.h"
@@ -61,12 +61,14 @@ class Decoder : Operands {
       kernel_.code.push_back(in_);
       flow_.push_back(effect_);
     }
-    if (flow_.empty() || flow_.back().falls || flow_.back().guarded) throw Invalid{entry_.line, "the entry does not end with ret"};
+    if (flow_.empty() || flow_.back().falls || flow_.back().guarded)
+      throw Invalid{entry_.line, "the entry does not end with ret"};
   }
 
   void instruction() {
     auto at = known_->find(s_->text);
-    const bool lists = std::any_of(s_->operands.begin(), s_->operands.end(), [](const Operand& o) { return o.form == Operand::LIST; });
+    const bool lists =
+        std::any_of(s_->operands.begin(), s_->operands.end(), [](const Operand& o) { return o.form == Operand::LIST; });
     if (at != known_->end() && !lists && !is_special()) {
       const Opcode& op = at->second;
       operands(op.types.size());
@@ -88,7 +90,9 @@ class Decoder : Operands {
     else fail("unknown instruction");
   }
 
-  bool is_special() const { return is("mov") && s_->operands.size() == 2 && s_->operands[1].form == Operand::NAME && s_->operands[1].name[0] == '%'; }
+  bool is_special() const {
+    return is("mov") && s_->operands.size() == 2 && s_->operands[1].form == Operand::NAME && s_->operands[1].name[0] == '%';
+  }
 
   // cvt to or from a register that is wider than its type.
   void widen(const Opcode& op) {
@@ -159,7 +163,8 @@ class Decoder : Operands {
     const Type of = last();
     if (found == entry_.parameters.end() || s_->op.size() != 3) fail("no such parameter");
     const Parameter& p = found->second;
-    if (from.offset < 0 || (size_t)from.offset + (size_t)of.bytes() > p.bytes || from.offset % of.bytes()) fail("beyond the parameter");
+    if (from.offset < 0 || (size_t)from.offset + (size_t)of.bytes() > p.bytes || from.offset % of.bytes())
+      fail("beyond the parameter");
     in_.number = (int64_t)p.at + from.offset;
     in_.o[0] = result(s_->operands[0], of, true);
     const int to = s_->operands[0].reg.type.bits;
@@ -176,7 +181,8 @@ class Decoder : Operands {
     const bool shared = has("shared"), nc = has("nc"), is_volatile = has("volatile");
     const int n = has("v4") ? 4 : has("v2") ? 2 : 1;
     const Type of = last();
-    if (!rest({"shared", "global", "nc", "volatile", n == 4 ? "v4" : "v2", s_->op.back().c_str()}).empty()) fail("unknown instruction");
+    if (!rest({"shared", "global", "nc", "volatile", n == 4 ? "v4" : "v2", s_->op.back().c_str()}).empty())
+      fail("unknown instruction");
     if (nc && (!load || !has("global") || is_volatile)) fail("unknown instruction");
     if (is_volatile && shared) fail("unknown instruction");
     in_.kind = nc ? Kind::NC : is_volatile ? Kind::VOLATILE : Kind::PLAIN;
@@ -208,7 +214,8 @@ class Decoder : Operands {
     if (n > 1) fail("a vector of unknown widths");
     if (of.bits == 64 && bits == 64) return access<uint64_t, uint64_t, 1>(load, shared, wide);
     if (of.bits == 32 && bits == 32) return access<uint32_t, uint32_t, 1>(load, shared, wide);
-    if (of.bits == 32 && bits == 64) return negative ? access<int32_t, int64_t, 1>(load, shared, wide) : access<uint32_t, uint64_t, 1>(load, shared, wide);
+    if (of.bits == 32 && bits == 64)
+      return negative ? access<int32_t, int64_t, 1>(load, shared, wide) : access<uint32_t, uint64_t, 1>(load, shared, wide);
     if (of.bits == 16 && bits == 16) return access<uint16_t, uint16_t, 1>(load, shared, wide);
     if (of.bits == 16 && bits == 32 && !negative) return access<uint16_t, uint32_t, 1>(load, shared, wide);
     if (of.bits == 8 && bits == 16 && !negative) return access<uint8_t, uint16_t, 1>(load, shared, wide);
@@ -220,9 +227,12 @@ class Decoder : Operands {
     const bool returns = is("atom");
     operands(2 + returns);
     static const std::map<std::string, Action> all = {
-        {"atom.global.add.u32", Atomic<uint32_t, Sum, true>::run},   {"red.global.add.u32", Atomic<uint32_t, Sum, false>::run},
-        {"red.global.max.s32", Atomic<int32_t, Larger, false>::run}, {"red.global.max.u32", Atomic<uint32_t, Larger, false>::run},
-        {"red.global.max.u64", Atomic<uint64_t, Larger, false>::run}, {"red.global.min.u32", Atomic<uint32_t, Smaller, false>::run},
+        {"atom.global.add.u32", Atomic<uint32_t, Sum, true>::run},
+        {"red.global.add.u32", Atomic<uint32_t, Sum, false>::run},
+        {"red.global.max.s32", Atomic<int32_t, Larger, false>::run},
+        {"red.global.max.u32", Atomic<uint32_t, Larger, false>::run},
+        {"red.global.max.u64", Atomic<uint64_t, Larger, false>::run},
+        {"red.global.min.u32", Atomic<uint32_t, Smaller, false>::run},
     };
     auto at = all.find(s_->text);
     if (at == all.end()) fail("unknown instruction");

@@ -1,5 +1,5 @@
-// Arithmetic on floating-point numbers, to IEEE 754 where PTX says so. What PTX calls approximate is the right result, moved by up
-// to the error it allows: by a hash of the operand, so that equal operands give equal results.
+// Arithmetic on floating-point numbers, to IEEE 754 where PTX says so. What PTX calls approximate is the right result, moved by
+// up to the error it allows: by a hash of the operand, so that equal operands give equal results.
 #pragma once
 #include <cmath>
 #include <immintrin.h>
@@ -26,8 +26,18 @@ struct Quotient { template <class T> static T of(T a, T b) { return canonical(a 
 struct Fused { template <class T> static T of(T a, T b, T c) { return canonical(std::fma(a, b, c)); } };
 struct Inverse { template <class T> static T of(T a) { return canonical((T)1 / a); } };
 struct Root { template <class T> static T of(T a) { return canonical(std::sqrt(a)); } };
-struct SignFlipped { template <class T> static T of(T a) { return as<T>((Bits<T>)(as<Bits<T>>(a) ^ (Bits<T>)1 << (sizeof(T) * 8 - 1))); } };
-struct Magnitude { template <class T> static T of(T a) { return as<T>((Bits<T>)(as<Bits<T>>(a) & ~((Bits<T>)1 << (sizeof(T) * 8 - 1)))); } };
+struct SignFlipped {
+  template <class T>
+  static T of(T a) {
+    return as<T>((Bits<T>)(as<Bits<T>>(a) ^ (Bits<T>)1 << (sizeof(T) * 8 - 1)));
+  }
+};
+struct Magnitude {
+  template <class T>
+  static T of(T a) {
+    return as<T>((Bits<T>)(as<Bits<T>>(a) & ~((Bits<T>)1 << (sizeof(T) * 8 - 1))));
+  }
+};
 // Of NaN and a number the number; -0 is below +0.
 struct FloatSmaller {
   template <class T> static T of(T a, T b) {
@@ -119,7 +129,8 @@ inline void reciprocal_approx(Warp& w, const Instruction& in, uint32_t lanes) {
     const float x = flushed(a[l]);
     float y = canonical(1.f / x);
     const float size = std::fabs(y);
-    if (size >= 0x1p-125f && size < 0x1p127f && (as<uint32_t>(x) & 0x7fffffu)) y = std::copysign(ulps(size, moved(as<uint32_t>(x), 1)), y);
+    if (size >= 0x1p-125f && size < 0x1p127f && (as<uint32_t>(x) & 0x7fffffu))
+      y = std::copysign(ulps(size, moved(as<uint32_t>(x), 1)), y);
     d[l] = flushed(y);
   });
 }
@@ -133,7 +144,8 @@ inline void reciprocal_approx_double(Warp& w, const Instruction& in, uint32_t la
     if (std::fabs(x) < 0x1p-1022) x = std::copysign(0.0, x);
     double y = 1.0 / x;
     const double size = std::fabs(y);
-    if (size >= 0x1p-1021 && size < 0x1p1023) y = as<double>((as<uint64_t>(y) & ~0xffffffffull) + ((uint64_t)(int64_t)moved(upper, 1) << 32));
+    if (size >= 0x1p-1021 && size < 0x1p1023)
+      y = as<double>((as<uint64_t>(y) & ~0xffffffffull) + ((uint64_t)(int64_t)moved(upper, 1) << 32));
     else if (size < 0x1p-1022) y = std::copysign(0.0, y);
     d[l] = y;
   });

@@ -4,8 +4,10 @@
 
 namespace ptx {
 
-template <class T> using Wide = std::conditional_t<sizeof(T) == 8, __int128, std::conditional_t<std::is_signed_v<T>, int64_t, uint64_t>>;
-template <class T> using Bits = std::conditional_t<sizeof(T) == 8, uint64_t, std::conditional_t<sizeof(T) == 4, uint32_t, uint16_t>>;
+template <class T>
+using Wide = std::conditional_t<sizeof(T) == 8, __int128, std::conditional_t<std::is_signed_v<T>, int64_t, uint64_t>>;
+template <class T>
+using Bits = std::conditional_t<sizeof(T) == 8, uint64_t, std::conditional_t<sizeof(T) == 4, uint32_t, uint16_t>>;
 
 template <class T, class F> struct Unary {
   static void run(Warp& w, const Instruction& in, uint32_t lanes) {
@@ -158,9 +160,13 @@ template <class T> void select(Warp& w, const Instruction& in, uint32_t lanes) {
 }
 
 // Of predicates; a constant one is its bits in `number`.
-inline uint32_t bits_of(const Warp& w, const Instruction& in, Place p) { return p < 0 ? (uint32_t)in.number : w.predicates[(size_t)p]; }
+inline uint32_t bits_of(const Warp& w, const Instruction& in, Place p) {
+  return p < 0 ? (uint32_t)in.number : w.predicates[(size_t)p];
+}
 inline void move_predicate(Warp& w, const Instruction& in, uint32_t lanes) { set(w, in.o[0], lanes, bits_of(w, in, in.o[1])); }
-inline void not_predicate(Warp& w, const Instruction& in, uint32_t lanes) { set(w, in.o[0], lanes, ~w.predicates[(size_t)in.o[1]]); }
+inline void not_predicate(Warp& w, const Instruction& in, uint32_t lanes) {
+  set(w, in.o[0], lanes, ~w.predicates[(size_t)in.o[1]]);
+}
 template <class F> void combine(Warp& w, const Instruction& in, uint32_t lanes) {
   set(w, in.o[0], lanes, F::of(w.predicates[(size_t)in.o[1]], w.predicates[(size_t)in.o[2]]));
 }

@@ -16,7 +16,8 @@ struct Effect {
 
 class Liveness {
  public:
-  Liveness(const Entry& entry, const std::vector<Effect>& code) : entry_(entry), code_(code), n_(entry.registers.size()), words_(n_ / 64 + 1) {
+  Liveness(const Entry& entry, const std::vector<Effect>& code)
+      : entry_(entry), code_(code), n_(entry.registers.size()), words_(n_ / 64 + 1) {
     blocks();
     solve();
     undefined();
@@ -128,7 +129,8 @@ class Liveness {
     visit(blocks_[0].in, [&](int r) {
       for (size_t i = 0; i < code_.size(); i++)
         if (std::count(code_[i].uses.begin(), code_[i].uses.end(), r))
-          throw Invalid{entry_.statements[i].line, entry_.statements[i].text + ": reads a register that may not have been written"};
+          throw Invalid{entry_.statements[i].line,
+                        entry_.statements[i].text + ": reads a register that may not have been written"};
     });
   }
 };

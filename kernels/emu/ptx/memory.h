@@ -117,7 +117,8 @@ class Memory {
     auto next = buffers_.upper_bound(p);
     if (next == buffers_.begin()) return text("%#llx is in no buffer", (unsigned long long)p);
     const Buffer& b = (--next)->second;
-    return text("%llu bytes at %lld of a buffer of %llu", (unsigned long long)n, (long long)(p - b.start), (unsigned long long)b.size);
+    return text("%llu bytes at %lld of a buffer of %llu", (unsigned long long)n, (long long)(p - b.start),
+                (unsigned long long)b.size);
   }
 
  private:

@@ -1,5 +1,5 @@
-// The instructions whose operands are registers and numbers of fixed types. Those with addresses, lists or control of their own are
-// in decode.h.
+// The instructions whose operands are registers and numbers of fixed types. Those with addresses, lists or control of their own
+// are in decode.h.
 #pragma once
 #include <unordered_map>
 
@@ -32,7 +32,9 @@ struct Maker {
     for (const char* t : types) o.types.push_back(type(t));
     o.run = run;
   }
-  void compare(const char* how, Action run) { all[std::string("setp.") + how + "." + of] = {{type("pred"), type(of), type(of)}, run}; }
+  void compare(const char* how, Action run) {
+    all[std::string("setp.") + how + "." + of] = {{type("pred"), type(of), type(of)}, run};
+  }
   void choose(Action run) { all["selp." + of] = {{type(of), type(of), type(of), type("pred")}, run}; }
 };
 

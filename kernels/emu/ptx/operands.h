@@ -70,7 +70,8 @@ class Operands {
   void check(const Register& reg, Type want, bool wider) const {
     Type of = reg.type;
     if (wider && of.bits > want.bits && of.kind != 'f' && want.kind != 'f') of.bits = want.bits;
-    if (!fits(of, want)) fail(text("a register of %d bits (%c) for an operand of %d (%c)", reg.type.bits, reg.type.kind, want.bits, want.kind));
+    if (!fits(of, want))
+      fail(text("a register of %d bits (%c) for an operand of %d (%c)", reg.type.bits, reg.type.kind, want.bits, want.kind));
   }
   uint64_t symbol(const std::string& name) const {
     auto own = entry_.shared.find(name);

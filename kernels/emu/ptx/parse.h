@@ -26,9 +26,10 @@ struct Type {
 
 inline bool is_type(const std::string& word, Type& type) {
   static const std::map<std::string, Type> known = {
-      {"pred", {'p', 1}},  {"b8", {'b', 8}},   {"b16", {'b', 16}},  {"b32", {'b', 32}},  {"b64", {'b', 64}},  {"u8", {'u', 8}},
-      {"u16", {'u', 16}},  {"u32", {'u', 32}}, {"u64", {'u', 64}},  {"s8", {'s', 8}},    {"s16", {'s', 16}},  {"s32", {'s', 32}},
-      {"s64", {'s', 64}},  {"f16", {'f', 16}}, {"f32", {'f', 32}},  {"f64", {'f', 64}},  {"bf16", {'g', 16}}, {"bf16x2", {'g', 32, true}},
+      {"pred", {'p', 1}}, {"b8", {'b', 8}},    {"b16", {'b', 16}},          {"b32", {'b', 32}}, {"b64", {'b', 64}},
+      {"u8", {'u', 8}},   {"u16", {'u', 16}},  {"u32", {'u', 32}},          {"u64", {'u', 64}}, {"s8", {'s', 8}},
+      {"s16", {'s', 16}}, {"s32", {'s', 32}},  {"s64", {'s', 64}},          {"f16", {'f', 16}}, {"f32", {'f', 32}},
+      {"f64", {'f', 64}}, {"bf16", {'g', 16}}, {"bf16x2", {'g', 32, true}},
   };
   auto at = known.find(word);
   if (at != known.end()) type = at->second;
@@ -374,7 +375,8 @@ class Parser {
     if (isdigit((unsigned char)word[0])) {
       char* end;
       if (word.size() == 10 && (word[1] == 'f' || word[1] == 'F')) o.written = 'f', o.bits = strtoull(word.c_str() + 2, &end, 16);
-      else if (word.size() == 18 && (word[1] == 'd' || word[1] == 'D')) o.written = 'd', o.bits = strtoull(word.c_str() + 2, &end, 16);
+      else if (word.size() == 18 && (word[1] == 'd' || word[1] == 'D'))
+        o.written = 'd', o.bits = strtoull(word.c_str() + 2, &end, 16);
       else {
         o.bits = strtoull(word.c_str(), &end, 0);
         if (*end == 'U') end++;
@@ -387,7 +389,8 @@ class Parser {
     o.name = word;
     o.form = Operand::NAME;
     if (entry_ && find(word, o.reg)) o.form = Operand::REGISTER;
-    else if (word[0] == '%' && word.find('.') == std::string::npos && word != "%laneid" && word != "%warpid") fail("no register " + word);
+    else if (word[0] == '%' && word.find('.') == std::string::npos && word != "%laneid" && word != "%warpid")
+      fail("no register " + word);
     if (take("|")) {
       Operand pair;
       pair.form = Operand::PAIR;

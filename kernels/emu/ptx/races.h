@@ -76,7 +76,8 @@ class Shared {
   void read(Granule& g, unsigned thread, const Order& order, uint16_t line) {
     if (g.interval == interval_) {
       if (g.writer != Granule::NOBODY && g.writer != thread && !ordered(g.writer, g.wrote, thread, order))
-        throw Fault{text("thread %u reads what thread %u wrote in line %u, with no barrier between", thread, g.writer, g.write_line)};
+        throw Fault{
+            text("thread %u reads what thread %u wrote in line %u, with no barrier between", thread, g.writer, g.write_line)};
       const bool same = g.reader == thread || g.reader == Granule::NOBODY;
       const bool warp = !same && g.reader < Granule::MANY && warp_of(g.reader) == thread / 32;
       g.reader = (uint16_t)(same ? thread : warp ? Granule::SEVERAL + thread / 32 : (unsigned)Granule::MANY);
@@ -92,9 +93,11 @@ class Shared {
   void write(Granule& g, unsigned thread, const Order& order, uint16_t line) {
     if (g.interval == interval_) {
       if (g.writer != Granule::NOBODY && g.writer != thread && !ordered(g.writer, g.wrote, thread, order))
-        throw Fault{text("thread %u writes what thread %u wrote in line %u, with no barrier between", thread, g.writer, g.write_line)};
+        throw Fault{
+            text("thread %u writes what thread %u wrote in line %u, with no barrier between", thread, g.writer, g.write_line)};
       if (g.reader != Granule::NOBODY && g.reader != thread && !ordered(g.reader, g.read, thread, order))
-        throw Fault{text("thread %u writes what %s read in line %u, with no barrier between", thread, who(g.reader).c_str(), g.read_line)};
+        throw Fault{text("thread %u writes what %s read in line %u, with no barrier between", thread, who(g.reader).c_str(),
+                         g.read_line)};
       g.reader = Granule::NOBODY;
     } else {
       if (g.interval == Granule::FLIGHT) flight(g, "writes");
@@ -124,7 +127,9 @@ class Shared {
 
   static unsigned warp_of(uint16_t who) { return who < Granule::SEVERAL ? who / 32u : who - (unsigned)Granule::SEVERAL; }
   static std::string who(uint16_t who) {
-    return who < Granule::SEVERAL ? text("thread %u", who) : who < Granule::MANY ? text("warp %u", who - Granule::SEVERAL) : "several warps";
+    return who < Granule::SEVERAL ? text("thread %u", who)
+           : who < Granule::MANY  ? text("warp %u", who - Granule::SEVERAL)
+                                  : "several warps";
   }
   static bool ordered(uint16_t who, uint16_t then, unsigned thread, const Order& order) {
     return who < Granule::MANY && warp_of(who) == thread / 32 && order.after(then, (int)(thread & 31));

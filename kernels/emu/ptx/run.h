@@ -13,8 +13,8 @@ constexpr uint64_t PATIENCE = 30'000'000;
 class Runner {
  public:
   // `number` counts launches, 1.. 4 million.
-  Runner(const Kernel& kernel, Memory& memory, Index grid, Index block, size_t shared, const unsigned char* parameters, unsigned seed,
-         uint64_t number, bool cooperative)
+  Runner(const Kernel& kernel, Memory& memory, Index grid, Index block, size_t shared, const unsigned char* parameters,
+         unsigned seed, uint64_t number, bool cooperative)
       : kernel_(kernel), shared_(shared), random_(seed * 0x9E3779B97F4A7C15ull + 1), seed_(seed), number_(number) {
     launch_.kernel = &kernel;
     launch_.memory = &memory;
@@ -59,7 +59,8 @@ class Runner {
     if (now_) {
       const Instruction& in = kernel_.code[(size_t)now_->pc];
       const Index& b = now_->block->id;
-      out += text(", line %d (%s), block (%u,%u,%u), threads %u..: ", in.line, kernel_.source[(size_t)now_->pc].c_str(), b.x, b.y, b.z, now_->first);
+      out += text(", line %d (%s), block (%u,%u,%u), threads %u..: ", in.line, kernel_.source[(size_t)now_->pc].c_str(), b.x, b.y,
+                  b.z, now_->first);
     } else out += ": ";
     out += fault.why;
     unsigned shown = 0;

@@ -42,8 +42,12 @@ inline auto load = symbol<int(void**, const void*)>("cuModuleLoadData");
 inline auto unload = symbol<int(void*)>("cuModuleUnload");
 inline auto function = symbol<int(void**, void*, const char*)>("cuModuleGetFunction");
 inline auto attribute = symbol<int(int*, int, void*)>("cuFuncGetAttribute");
-inline auto launch = symbol<int(void*, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, void*, void**, void**)>("cuLaunchKernel");
-inline auto launch_together = symbol<int(void*, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, void*, void**)>("cuLaunchCooperativeKernel");
+inline auto launch =
+    symbol<int(void*, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, void*, void**, void**)>(
+        "cuLaunchKernel");
+inline auto launch_together =
+    symbol<int(void*, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, void*, void**)>(
+        "cuLaunchCooperativeKernel");
 // What the driver said last, which then does not count as damage.
 inline auto said = symbol<const char*()>("stand_in_said");
 
@@ -51,12 +55,17 @@ inline auto said = symbol<const char*()>("stand_in_said");
 // in %r3, the place of the thread's 32 bytes in `in` in %rd3, and of its 32 bytes in `out` in %rd4 (blocks side by side).
 // Registers above 9 are free.
 inline std::string module(const std::string& body, const std::string& directives = "", int target = 80) {
-  return ".version 8.4\n.target sm_" + std::to_string(target) + "\n.address_size 64\n.extern .shared .align 128 .b8 dynamic[];\n"
-         ".visible .entry k(.param .u64 in, .param .u64 out, .param .u32 n)\n" + directives + "\n{\n"
+  return ".version 8.4\n.target sm_" + std::to_string(target) +
+         "\n.address_size 64\n.extern .shared .align 128 .b8 dynamic[];\n"
+         ".visible .entry k(.param .u64 in, .param .u64 out, .param .u32 n)\n" +
+         directives +
+         "\n{\n"
          ".reg .pred %p<40>;\n.reg .b16 %rs<40>;\n.reg .b32 %r<80>;\n.reg .f32 %f<80>;\n.reg .b64 %rd<40>;\n.reg .f64 %fd<40>;\n"
-         "ld.param.u64 %rd1, [in];\nld.param.u64 %rd2, [out];\nld.param.u32 %r1, [n];\nmov.u32 %r2, %tid.x;\nmov.u32 %r3, %ctaid.x;\n"
+         "ld.param.u64 %rd1, [in];\nld.param.u64 %rd2, [out];\nld.param.u32 %r1, [n];\nmov.u32 %r2, %tid.x;\nmov.u32 %r3, "
+         "%ctaid.x;\n"
          "mov.u32 %r4, %ntid.x;\nmad.lo.s32 %r5, %r3, %r4, %r2;\nmul.wide.u32 %rd5, %r5, 32;\nadd.s64 %rd3, %rd1, %rd5;\n"
-         "add.s64 %rd4, %rd2, %rd5;\n" + body + "\n$END:\nret;\n}\n";
+         "add.s64 %rd4, %rd2, %rd5;\n" +
+         body + "\n$END:\nret;\n}\n";
 }
 
 struct Memory {
@@ -104,7 +113,8 @@ inline std::vector<uint64_t> right(const std::string& body, const std::vector<ui
 }
 
 // Runs a body that has to be stopped with `words` in what is said, under every order of threads.
-inline void wrong(const char* what, const std::string& body, const char* words, Grid grid = {}, const std::string& directives = "") {
+inline void wrong(const char* what, const std::string& body, const char* words, Grid grid = {},
+                  const std::string& directives = "") {
   for (int order = 0; order < 5; order++) {
     cases++;
     std::vector<uint64_t> numbers(4 * grid.blocks * grid.threads, 1);
