@@ -24,7 +24,6 @@ inline void global_read(Warp& w, const Instruction& in, uint64_t p, unsigned n, 
   uint64_t* marks = b.marks && (element >= 4 || 1u << b.shift <= element) ? b.marks.get() : b.granules(element);
   for (uint64_t g = at >> b.shift; g <= (at + n - 1) >> b.shift; g++)
     w.block->toucher.read(marks[g], kind == Kind::NC, kind == Kind::VOLATILE);
-  if (kind == Kind::VOLATILE) w.block->toucher.take(p);
   if (!b.written(at, n)) throw Fault{text("a read of memory that nobody wrote: %s", w.launch->memory->place(p, n).c_str())};
 }
 inline void global_write(Warp& w, const Instruction& in, uint64_t p, unsigned n, unsigned element, bool atomic) {
@@ -82,6 +81,7 @@ template <class S, class D, int N, bool SHARED, class A> void load(Warp& w, cons
     for (int i = 0; i < N; i++) {
       S v;
       memcpy(&v, at + i * sizeof(S), sizeof v);
+      if (!SHARED && in.kind == Kind::VOLATILE) v = (S)w.block->toucher.look(p + i * sizeof(S), (uint64_t)(Bits<S>)v);
       d[i][l] = (D)v;
     }
   });
@@ -105,6 +105,11 @@ template <class S, class D, int N, bool SHARED, class A> void store(Warp& w, con
     }
     for (int i = 0; i < N; i++) {
       const S v = (S)d[i][l];
+      if (!SHARED && in.kind == Kind::VOLATILE) {
+        S before;
+        memcpy(&before, at + i * sizeof(S), sizeof before);
+        w.block->toucher.wrote(p + i * sizeof(S), (uint64_t)(Bits<S>)before, (uint64_t)(Bits<S>)v);
+      }
       memcpy(at + i * sizeof(S), &v, sizeof v);
     }
   });
@@ -124,6 +129,8 @@ template <class T, class F, bool RETURNS> struct Atomic {
       T old;
       memcpy(&old, (void*)p, sizeof old);
       const T now = F::of(old, b[l]);
+      w.block->toucher.take(p);
+      w.block->toucher.wrote(p, (uint64_t)(Bits<T>)old, (uint64_t)(Bits<T>)now);
       if (RETURNS) row<T>(w, in.o[0])[l] = old;
       memcpy((void*)p, &now, sizeof now);
     });

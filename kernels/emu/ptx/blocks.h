@@ -1,6 +1,7 @@
 // What the blocks of a launch do to global memory, and what orders them. In a plain launch nothing does: what one block writes no
 // other may touch, unless by atomic operations. In a cooperative one a fence, then an atomic operation or a volatile store, read
-// by another block that has its fence after that: the accesses before are then ordered before the accesses after.
+// by another block that has its fence after that: the accesses before are then ordered before the accesses after. Without them a
+// volatile load may also find an older value.
 #pragma once
 #include "memory.h"
 
@@ -10,7 +11,8 @@ namespace ptx {
 class Fences {
  public:
   static constexpr uint64_t MOST = 15;  // blocks that marks can tell apart together with their clocks
-  explicit Fences(size_t blocks) : seen_(blocks, Clock(blocks)), fenced_(seen_), taken_(seen_) {
+  Fences(size_t blocks, uint64_t seed)
+      : seen_(blocks, Clock(blocks)), fenced_(seen_), taken_(seen_), chance_(seed * 0x9E3779B97F4A7C15ull + 1) {
     for (size_t b = 0; b < blocks; b++) seen_[b][b] = 1;
   }
   uint32_t now(uint64_t block) const { return seen_[block][block]; }
@@ -28,10 +30,40 @@ class Fences {
     auto at = given_.find(address);
     if (at != given_.end()) join(taken_[block], at->second);
   }
+  // An atomic operation or a volatile store made `before` into `now`.
+  void wrote(uint64_t block, uint64_t address, uint64_t before, uint64_t now) {
+    Cell& cell = cells_.emplace(address, Cell{{{before, block, 0}}, std::vector<size_t>(seen_.size())}).first->second;
+    cell.values.push_back({now, block, this->now(block)});
+    cell.seen[block] = cell.values.size() - 1;
+  }
+  // What a volatile load finds: the last value, or by chance one before, if nothing orders what came after before the load.
+  uint64_t look(uint64_t block, uint64_t address, uint64_t now) {
+    auto at = cells_.find(address);
+    if (at == cells_.end() || at->second.values.back().bits != now) return take(block, address), now;
+    Cell& cell = at->second;
+    size_t& seen = cell.seen[block];
+    const size_t last = cell.values.size() - 1;
+    for (size_t i = last; i > seen; i--)
+      if (after(block, cell.values[i].block, cell.values[i].then)) seen = i;
+    chance_ = chance_ * 6364136223846793005ull + 1442695040888963407ull;
+    seen = chance_ >> 63 ? last : seen + (chance_ >> 33) % (last - seen + 1);
+    if (seen == last) take(block, address);
+    return cell.values[seen].bits;
+  }
 
  private:
   typedef std::vector<uint32_t> Clock;
+  struct Value {
+    uint64_t bits, block;
+    uint32_t then;
+  };
+  struct Cell {
+    std::vector<Value> values;
+    std::vector<size_t> seen;  // the last value of each block
+  };
+  std::map<uint64_t, Cell> cells_;
   std::vector<Clock> seen_, fenced_, taken_;
+  uint64_t chance_;
   std::map<uint64_t, Clock> given_;
   static void join(Clock& to, const Clock& from) {
     for (size_t i = 0; i < to.size(); i++) to[i] = std::max(to[i], from[i]);
@@ -57,6 +89,8 @@ class Toucher {
   // Atomic operations and volatile accesses, at this address.
   void give(uint64_t address) const { if (fences_) fences_->give(block_, address); }
   void take(uint64_t address) const { if (fences_) fences_->take(block_, address); }
+  void wrote(uint64_t address, uint64_t before, uint64_t now) const { if (fences_) fences_->wrote(block_, address, before, now); }
+  uint64_t look(uint64_t address, uint64_t now) const { return fences_ ? fences_->look(block_, address, now) : now; }
 
   void read(uint64_t& m, bool nc, bool atomic) const {
     if (m == reads_nc_ || m == many_nc_ || (!nc && (m == reads_mine_ || m == reads_many_ || m == all_mine_))) return;

@@ -26,7 +26,7 @@ class Runner {
     together_ = cooperative ? all : 1;
     if (cooperative) {
       if (all > Fences::MOST) throw Fault{"more blocks of a cooperative launch than can be told apart"};
-      fences_ = std::make_unique<Fences>(all);
+      fences_ = std::make_unique<Fences>(all, number);
     }
     if (kernel.removed != memory.removed()) {
       for (const Instruction& in : kernel.code) in.hint = nullptr;

@@ -99,6 +99,19 @@ static void fences() {
   bad("no fence before an atomic operation", handed("", "atomic", fence), "what block 0", both);
   bad("no fence after the flag", handed(fence, "atomic", ""), "what block 0", both);
   bad("no fence before a volatile store", handed("", "volatile", fence), "what block 0", both);
+  // What is handed over may be volatile itself, and is then no race: but without fences the flag may come before it.
+  int old[3] = {};
+  for (int fenced = 0; fenced < 3; fenced++)
+    for (int i = 0; i < 40; i++) {
+      cases++;
+      std::string body = handed(fenced == 1 ? "" : fence, "atomic", fenced == 2 ? "" : fence);
+      for (const char* plain : {"ld.global.u32 %r11", "st.global.u32 [%rd1], %r21"}) body.insert(body.find(plain) + 2, ".volatile");
+      Memory from(std::vector<uint64_t>(256, 0x100000001)), to(std::vector<uint64_t>(256, 0));
+      const std::string why = run(module(WORDS + "mov.u32 %r21, 7;\n" + body), from.p, to.p, 7, both);
+      if (!why.empty()) fail("volatile words: %s", why.c_str());
+      old[fenced] += to.get()[0] != 7;
+    }
+  if (old[0] || !old[1] || !old[2]) fail("older values: %d with fences, %d and %d with one", old[0], old[1], old[2]);
   bad("a plain flag", handed(fence, "plain", fence), "block", both);
 }
 
