@@ -129,7 +129,7 @@ pub(super) const PTX: &[PtxFault] = &[
     ),
     fault("kcenter.compute_75", "kcenter_update", PICKS, SWAPPED, Swap(3, 4), ""),
     fault("mahalanobis.compute_75", "mahalanobis_triangle", DISTANCES, SWAPPED, Swap(0, 1), ""),
-    fault("moments.compute_75", "moments_add_f32", FIT, SWAPPED, Swap(17, 19), ""),
+    fault("moments.compute_75", "moments_add_f64", FIT, SWAPPED, Swap(17, 19), ""),
     fault("projection.compute_75", "projection_apply", "kcenter::projections_are_the_cpu_s", SWAPPED, Swap(5, 6), ""),
     fault("resize.compute_75", "resize_bilinear", "imaging::resizes_are_the_cpu_s", SWAPPED, Swap(12, 13), ""),
     fault("embed.compute_75", "embed_mean3", "imaging::embeddings_are_the_cpu_s", SWAPPED, Swap(6, 7), ""),
@@ -228,7 +228,7 @@ pub(super) const PTX: &[PtxFault] = &[
         "mask",
     ),
     fault("conv.compute_75", "conv_f32_64", CONV, "a tile's store", Omit("st.shared", 0), UNWRITTEN),
-    fault("mahalanobis.compute_75", "mahalanobis_triangle", DISTANCES, "early store", Early("bar.sync", 0), RACE),
+    fault("conv.compute_75", "conv_f32_64", CONV, "store after its barrier", Early("bar.sync", 2), RACE),
     fault(
         "embed.compute_75",
         "embed_mean3",
