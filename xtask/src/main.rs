@@ -60,7 +60,8 @@ Tasks of the blemish workspace
         and neither Rust nor OpenBLAS: target/blemish-gpu, or FOLDER, and the same as .tar.gz.
 
   cargo xtask emu [--mutate [FILE]...]
-        Tests the CUDA kernels in an emulator, and the code that launches them on a stand-in driver. Needs g++ or clang++.
+        Tests the CUDA kernels in an emulator, and the code that launches them on a stand-in driver, which interprets the PTX.
+        Needs g++ or clang++.
         --mutate  plant faults in the kernels as well, or in those whose names hold a word given; each has to be found
 
   cargo xtask ptx [--check]

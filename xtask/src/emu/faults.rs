@@ -1,4 +1,4 @@
-//! The faults of `cargo xtask emu --mutate`.
+//! The faults of `cargo xtask emu --mutate` that are planted in the sources; those in the PTX are in [`super::ptx_faults`].
 //!
 //! They are planted by [`super::mutate`]; a new kernel brings a missing barrier, a tail off by one and swapped arguments, as far as
 //! it has them.
