@@ -148,7 +148,7 @@ inline void copy_async(Warp& w, const Instruction& in, uint32_t lanes) {
     const size_t at = shared_place(w, to[l] + (uint64_t)in.number, 16);
     if (bytes[l] != 0 && bytes[l] != 16) throw Fault{text("a cp.async of %u bytes is not known", bytes[l])};
     if (from[l] & 15) misaligned(from[l], 16);
-    if (bytes[l]) global_read(w, in, from[l], 16, 4, Kind::NC);
+    if (bytes[l]) global_read(w, in, from[l], 16, 4, Kind::PLAIN);
     Shared& s = w.block->shared;
     for (size_t g = at >> s.shift; g <= (at + 15) >> s.shift; g++)
       s.fly(s.granules[g], w.first + (unsigned)l, w.order, (uint16_t)in.line);
