@@ -152,6 +152,46 @@ fn flows_train_where_they_are_told() {
     assert!((here - there).abs() <= 1e-3 * here, "{here} {there}");
 }
 
+#[test]
+fn a_gpu_that_fails_in_an_epoch_leaves_the_rest_to_the_cpu() {
+    let folder = tempfile::tempdir().unwrap();
+    let f = folder.path();
+    data(&f.join("parts"));
+    if !gpu(f).1 {
+        eprintln!("SKIPPED: only the stand-in driver fails when it is told to");
+        return;
+    }
+    for model in ["cflow --set blocks=2 --set condition=4 --set flow_precision=f32", "fastflow --set steps=2"] {
+        let train = |out: &str, driver: Option<&str>| {
+            let words = format!(
+                "train --data parts --backbone mobilenetv2_100 --layers blocks.1 --image-size 32 --epochs 3 --set patience=null \
+                 --device cuda -o {out} --model {model}"
+            );
+            let output = run(f, &words.split_whitespace().collect::<Vec<_>>(), driver);
+            assert_eq!(output.status.code(), Some(0), "{model}: {}", said(&output));
+            let trained = find(&f.join(out)).expect("a model file");
+            let words = [
+                "predict",
+                "parts/train/good/000.png",
+                "--model-file",
+                trained.to_str().unwrap(),
+                "--json",
+                "--device",
+                "cpu",
+            ];
+            let predicted = run(f, &words, None);
+            assert_eq!(predicted.status.code(), Some(0), "{model}: {}", said(&predicted));
+            (said(&output), scores(&predicted)[0])
+        };
+        let (text, wanted) = train("whole", None);
+        let launches = text.split("stand-in driver: ").nth(1).and_then(|t| t.split(' ').next()?.parse::<usize>().ok());
+        let launches = launches.unwrap_or_else(|| panic!("how many launches: {text}"));
+        let (text, got) = train("failed", Some(&format!("fails:{}", launches / 2)));
+        assert!(text.contains("trained on the CPU (cuda:0, from epoch "), "{model}: {text}");
+        assert!((got - wanted).abs() <= 1e-3 * wanted.abs(), "{model}: {got}, without a failure {wanted}");
+    }
+}
+
 /// The model below a folder.
 fn find(folder: &Path) -> Option<std::path::PathBuf> {
     for entry in std::fs::read_dir(folder).ok()?.flatten() {

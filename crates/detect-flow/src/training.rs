@@ -1,3 +1,4 @@
+use std::cell::Cell;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -53,14 +54,15 @@ pub(crate) trait Learner {
     fn validate(&self) -> Result<Option<f64>>;
     /// Batches of an epoch.
     fn batches(&self) -> usize;
-    /// Brings the modules and, with `moments`, the optimisers' memories from wherever they are, for [`parts`](Self::parts).
-    fn bring(&mut self, _moments: bool) -> Result<()> {
-        Ok(())
-    }
+    /// Brings the modules and the optimisers' memories from wherever they are, for [`parts`](Self::parts).
+    fn bring(&mut self) -> Result<()>;
     /// The modules and the optimisers' memories, layer by layer, as they were last brought.
     fn parts(&self) -> Vec<(&dyn Module, &AdamState)>;
     /// Puts weights and optimiser memories back, layer by layer.
     fn restore(&mut self, parts: Vec<(Weights, AdamState)>) -> Result<()>;
+    /// After an error of a GPU in an epoch: goes on on the CPU from what was last brought. `false` if it was no such error or
+    /// everything is on the CPU already.
+    fn leave_gpu(&mut self, epoch: usize, error: &FlowDetectorError) -> Result<bool>;
 }
 
 /// Names and values of a module.
@@ -114,15 +116,11 @@ pub(crate) fn run(
         }
         let start = Instant::now();
         let lr = (f64::from(plan.lr) * plan.schedule.factor(epoch as u64 - 1)) as f32;
-        let train_loss = learner.epoch(epoch, lr, &|| Ok(task.step(1)?))?;
-        learner.bring(plan.checkpoint.is_some())?;
-        if let Some(what) = not_finite(learner) {
-            return Err(FlowDetectorError::Diverged { epoch, what });
-        }
-        let validation_loss = learner.validate()?;
-        if validation_loss.is_some_and(|loss| !loss.is_finite()) {
-            return Err(FlowDetectorError::Diverged { epoch, what: "the pictures held out".to_owned() });
-        }
+        let told = Cell::new(0);
+        let (train_loss, validation_loss) = match once(learner, epoch, lr, &task, &told) {
+            Err(error) if learner.leave_gpu(epoch, &error)? => once(learner, epoch, lr, &task, &told)?,
+            other => other?,
+        };
         let judged = match session.judge {
             Some(judge) => Some(judge.judge(learner.model(&state.curve)?.as_ref())?),
             None => None,
@@ -146,6 +144,36 @@ pub(crate) fn run(
     let last = state.curve.len();
     let best = best.filter(|_| chosen && state.best.is_some_and(|(epoch, _)| epoch < last));
     Ok(Outcome { curve: state.curve, best })
+}
+
+/// An epoch and what follows from it: its mean loss and that of the pictures held out. Batches beyond the first `told` are new
+/// to the progress.
+fn once(
+    learner: &mut dyn Learner,
+    epoch: usize,
+    lr: f32,
+    task: &Task<'_>,
+    told: &Cell<usize>,
+) -> Result<(f64, Option<f64>)> {
+    let done = Cell::new(0);
+    let batch = || {
+        done.set(done.get() + 1);
+        if done.get() > told.get() {
+            told.set(done.get());
+            task.step(1)?;
+        }
+        Ok(())
+    };
+    let train_loss = learner.epoch(epoch, lr, &batch)?;
+    learner.bring()?;
+    if let Some(what) = not_finite(learner) {
+        return Err(FlowDetectorError::Diverged { epoch, what });
+    }
+    let validation_loss = learner.validate()?;
+    if validation_loss.is_some_and(|loss| !loss.is_finite()) {
+        return Err(FlowDetectorError::Diverged { epoch, what: "the pictures held out".to_owned() });
+    }
+    Ok((train_loss, validation_loss))
 }
 
 /// The first flow with a weight that is no number.

@@ -1,8 +1,8 @@
 //! Register tiles of pairs of bf16: six rows and a panel's 64 samples.
 #![allow(unsafe_code)]
 
-use super::cpu_out::Out;
-use super::cpu_panel::{Sink, tile_rows};
+use super::cpu_panel::Sink;
+use super::cpu_target::{Target, sized, tile_rows};
 use super::panel::PANEL;
 use crate::gemm::{Isa, Kernel, Vector, dispatch_bf16};
 
@@ -14,13 +14,8 @@ pub(super) struct Product<'a> {
     pub(super) inputs: usize,
     pub(super) turned: bool,
     pub(super) words: usize,
-    pub(super) bias: Option<&'a [f32]>,
-    pub(super) relu: bool,
-    pub(super) add: bool,
     pub(super) x: &'a [u32],
-    pub(super) out: Out<'a>,
-    pub(super) out_rows: usize,
-    pub(super) panels: usize,
+    pub(super) to: Target<'a>,
 }
 
 impl Product<'_> {
@@ -31,11 +26,8 @@ impl Product<'_> {
         }
         let outputs = self.weight.len() / self.inputs;
         let (rows, depth) = if self.turned { (self.inputs, outputs) } else { (outputs, self.inputs) };
-        assert!(last <= rows && last <= self.out_rows && self.words == depth.div_ceil(2));
-        assert!(
-            self.x.len() == self.panels * self.words * PANEL && self.out.len == self.panels * self.out_rows * PANEL
-        );
-        assert!(self.bias.is_none_or(|b| b.len() >= last));
+        assert!(last <= rows && self.to.holds(last) && self.words == depth.div_ceil(2));
+        assert!(self.x.len() == self.to.panels * self.words * PANEL);
         // SAFETY: the instructions are there; every address was checked above; the caller's tasks have disjoint rows.
         unsafe { dispatch_bf16(self.isa, ProductRows { job: self, depth, first, last }) }
     }
@@ -84,7 +76,7 @@ impl Kernel for ProductRows<'_> {
                 }
             }
         }
-        for panel in 0..job.panels {
+        for panel in 0..job.to.panels {
             let mut row = first;
             while row < last {
                 let rows = tile_rows(last - row, V::ROWS);
@@ -94,16 +86,7 @@ impl Kernel for ProductRows<'_> {
                     unsafe {
                         let a = at.add((row - first) * if job.turned { 1 } else { stride });
                         let tile = Tile { job, a, stride, row, panel, column };
-                        match (rows, V::VECTORS) {
-                            (6, 4) => tile.run::<V, 6, 4>(),
-                            (4, 4) => tile.run::<V, 4, 4>(),
-                            (2, 4) => tile.run::<V, 2, 4>(),
-                            (_, 4) => tile.run::<V, 1, 4>(),
-                            (6, _) => tile.run::<V, 6, 2>(),
-                            (4, _) => tile.run::<V, 4, 2>(),
-                            (2, _) => tile.run::<V, 2, 2>(),
-                            (..) => tile.run::<V, 1, 2>(),
-                        }
+                        sized!(rows, tile.run::<V>());
                     }
                     column += V::VECTORS * V::LANES;
                 }
@@ -153,20 +136,7 @@ impl Tile<'_> {
             } else {
                 sums::<V, R, N, false>(zero, a, stride, x, job.words)
             };
-            for (i, line) in sum.into_iter().enumerate() {
-                let to = job.out.at.add((panel * job.out_rows + row + i) * PANEL + column);
-                let bias = job.bias.map_or(0.0, |b| *b.as_ptr().add(row + i));
-                for (j, v) in line.into_iter().enumerate() {
-                    let to = to.add(j * V::LANES);
-                    let mut v = v.add(V::splat(bias));
-                    if job.add {
-                        v = v.add(V::load(to));
-                    }
-                    // The second argument is what a NaN gives.
-                    v = if job.relu { V::splat(0.0).max(v) } else { v };
-                    v.store(to);
-                }
-            }
+            job.to.take(sum, row, panel, column);
         }
     }
 }
@@ -250,16 +220,7 @@ impl Kernel for TileRows<'_> {
             while column < job.inputs {
                 // SAFETY: rows and columns are in range; see `Tiles::rows`.
                 unsafe {
-                    match (count, V::VECTORS) {
-                        (6, 4) => self.tile::<V, 6, 4>(at, row, column),
-                        (4, 4) => self.tile::<V, 4, 4>(at, row, column),
-                        (2, 4) => self.tile::<V, 2, 4>(at, row, column),
-                        (_, 4) => self.tile::<V, 1, 4>(at, row, column),
-                        (6, _) => self.tile::<V, 6, 2>(at, row, column),
-                        (4, _) => self.tile::<V, 4, 2>(at, row, column),
-                        (2, _) => self.tile::<V, 2, 2>(at, row, column),
-                        (..) => self.tile::<V, 1, 2>(at, row, column),
-                    }
+                    sized!(count, self.tile::<V>(at, row, column));
                 }
                 column += V::VECTORS * V::LANES;
             }

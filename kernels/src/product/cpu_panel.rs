@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 use super::cpu_out::Out;
+use super::cpu_target::{Target, sized, tile_rows};
 use super::panel::PANEL;
 use crate::adam::{AdamStep, step_slice};
 use crate::gemm::{Isa, Kernel, Vector, dispatch};
@@ -13,14 +14,9 @@ pub(super) struct Product<'a> {
     pub(super) a: &'a [f32],
     pub(super) strides: (usize, usize),
     pub(super) depth: usize,
-    pub(super) bias: Option<&'a [f32]>,
-    pub(super) relu: bool,
-    pub(super) add: bool,
     pub(super) x: &'a [f32],
     pub(super) x_rows: usize,
-    pub(super) out: Out<'a>,
-    pub(super) out_rows: usize,
-    pub(super) panels: usize,
+    pub(super) to: Target<'a>,
 }
 
 impl Product<'_> {
@@ -30,11 +26,9 @@ impl Product<'_> {
             return;
         }
         let end = (last - 1) * self.strides.0 + self.depth.saturating_sub(1) * self.strides.1;
-        assert!(end < self.a.len() && self.depth <= self.x_rows && last <= self.out_rows);
-        assert!(
-            self.x.len() == self.panels * self.x_rows * PANEL && self.out.len == self.panels * self.out_rows * PANEL
-        );
-        assert!(self.bias.is_none_or(|b| b.len() >= last) && (self.strides.0 == 1 || self.strides.1 == 1));
+        assert!(end < self.a.len() && self.depth <= self.x_rows && self.to.holds(last));
+        assert!(self.x.len() == self.to.panels * self.x_rows * PANEL);
+        assert!(self.strides.0 == 1 || self.strides.1 == 1);
         // SAFETY: the instructions are there; every address was checked above; the caller's tasks have disjoint rows.
         unsafe { dispatch(self.isa, ProductRows { job: self, first, last }) }
     }
@@ -52,38 +46,18 @@ impl Kernel for ProductRows<'_> {
         let mut row = self.first;
         while row < self.last {
             let count = tile_rows(self.last - row, V::ROWS);
-            for panel in 0..self.job.panels {
+            for panel in 0..self.job.to.panels {
                 let mut column = 0;
                 while column < PANEL {
                     // SAFETY: rows, panel and columns are in range; see `Product::rows`.
                     unsafe {
-                        match (count, V::VECTORS) {
-                            (6, 4) => self.tile::<V, 6, 4>(row, panel, column),
-                            (4, 4) => self.tile::<V, 4, 4>(row, panel, column),
-                            (2, 4) => self.tile::<V, 2, 4>(row, panel, column),
-                            (_, 4) => self.tile::<V, 1, 4>(row, panel, column),
-                            (6, _) => self.tile::<V, 6, 2>(row, panel, column),
-                            (4, _) => self.tile::<V, 4, 2>(row, panel, column),
-                            (2, _) => self.tile::<V, 2, 2>(row, panel, column),
-                            (..) => self.tile::<V, 1, 2>(row, panel, column),
-                        }
+                        sized!(count, self.tile::<V>(row, panel, column));
                     }
                     column += V::VECTORS * V::LANES;
                 }
             }
             row += count;
         }
-    }
-}
-
-/// Rows of the next tile when `left` are left: 6, 4, 2 or 1, never more than `most`.
-#[inline(always)]
-pub(super) fn tile_rows(left: usize, most: usize) -> usize {
-    match left {
-        0 | 1 => 1,
-        2 | 3 => 2,
-        4 | 5 | 8 => 4,
-        _ => most.min(6),
     }
 }
 
@@ -101,20 +75,7 @@ impl ProductRows<'_> {
             } else {
                 across_rows::<V, R, N>(zero, a, job.strides.1, x, PANEL, job.depth)
             };
-            for (i, line) in sum.into_iter().enumerate() {
-                let to = job.out.at.add((panel * job.out_rows + row + i) * PANEL + column);
-                let bias = job.bias.map_or(0.0, |b| *b.as_ptr().add(row + i));
-                for (j, v) in line.into_iter().enumerate() {
-                    let to = to.add(j * V::LANES);
-                    let mut v = v.add(V::splat(bias));
-                    if job.add {
-                        v = v.add(V::load(to));
-                    }
-                    // The second argument is what a NaN gives.
-                    v = if job.relu { V::splat(0.0).max(v) } else { v };
-                    v.store(to);
-                }
-            }
+            job.to.take(sum, row, panel, column);
         }
     }
 }
@@ -282,16 +243,7 @@ impl Kernel for TileRows<'_> {
             while column < self.job.inputs {
                 // SAFETY: rows and columns are in range; see `Tiles::rows`.
                 unsafe {
-                    match (count, V::VECTORS) {
-                        (6, 4) => self.tile::<V, 6, 4>(row, column),
-                        (4, 4) => self.tile::<V, 4, 4>(row, column),
-                        (2, 4) => self.tile::<V, 2, 4>(row, column),
-                        (_, 4) => self.tile::<V, 1, 4>(row, column),
-                        (6, _) => self.tile::<V, 6, 2>(row, column),
-                        (4, _) => self.tile::<V, 4, 2>(row, column),
-                        (2, _) => self.tile::<V, 2, 2>(row, column),
-                        (..) => self.tile::<V, 1, 2>(row, column),
-                    }
+                    sized!(count, self.tile::<V>(row, column));
                 }
                 column += V::VECTORS * V::LANES;
             }

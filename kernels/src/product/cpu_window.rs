@@ -1,7 +1,8 @@
 //! Register tiles of six input channels and up to four vectors of output channels.
 #![allow(unsafe_code)]
 
-use super::cpu_panel::{across_rows, tile_rows};
+use super::cpu_panel::across_rows;
+use super::cpu_target::tile_rows;
 use super::window::Window;
 use crate::gemm::{Isa, Kernel, Vector, dispatch};
 

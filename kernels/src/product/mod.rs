@@ -21,6 +21,7 @@ mod cpu;
 mod cpu_out;
 mod cpu_pairs;
 mod cpu_panel;
+mod cpu_target;
 mod cpu_window;
 #[cfg(feature = "cuda")]
 pub mod cuda;

@@ -27,6 +27,7 @@ use rayon::prelude::*;
 use super::cpu_out::Out;
 use super::cpu_pairs::{self, Product, Tiles};
 use super::cpu_panel::Sink;
+use super::cpu_target::Target;
 use super::panel::{Moments, PANEL, Weight, band, panels, run};
 use crate::adam::AdamStep;
 use crate::gemm::Isa;
@@ -119,21 +120,8 @@ fn forward_with(
         return Err(shape_error(OP, format!("{count} panels, a bias of {}", weight.outputs), (out.len(), bias_len)));
     }
     let Weight { data, inputs, outputs } = weight;
-    let out = Out::new(out);
-    let job = Product {
-        isa,
-        weight: data,
-        inputs,
-        turned: false,
-        words,
-        bias,
-        relu,
-        add: false,
-        x,
-        out,
-        out_rows,
-        panels: count,
-    };
+    let to = Target { out: Out::new(out), rows: out_rows, panels: count, bias, relu, add: false };
+    let job = Product { isa, weight: data, inputs, turned: false, words, x, to };
     let band = band(outputs, inputs / 2, count).min(FORWARD);
     run(par, outputs.div_ceil(band), |t| job.rows(t * band, ((t + 1) * band).min(outputs)));
     Ok(())
@@ -178,21 +166,8 @@ fn backward_with(
         return Err(shape_error(OP, wanted, (out.len(), columns)));
     }
     let Weight { data, inputs, .. } = weight;
-    let out = Out::new(out);
-    let job = Product {
-        isa,
-        weight: data,
-        inputs,
-        turned: true,
-        words,
-        bias: None,
-        relu: false,
-        add,
-        x: g,
-        out,
-        out_rows,
-        panels: count,
-    };
+    let to = Target { out: Out::new(out), rows: out_rows, panels: count, bias: None, relu: false, add };
+    let job = Product { isa, weight: data, inputs, turned: true, words, x: g, to };
     let band = (columns / 8).next_multiple_of(12).clamp(12, BACKWARD);
     run(par, columns.div_ceil(band), |t| job.rows(t * band, ((t + 1) * band).min(columns)));
     Ok(())

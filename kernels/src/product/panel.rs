@@ -23,6 +23,7 @@ use rayon::prelude::*;
 
 use super::cpu_out::Out;
 use super::cpu_panel::{self, Product, Sink, Tiles};
+use super::cpu_target::Target;
 use crate::adam::AdamStep;
 use crate::gemm::Isa;
 use crate::{Par, Result, error::shape_error};
@@ -107,14 +108,9 @@ pub fn forward(
         a: weight.data,
         strides: (weight.inputs, 1),
         depth: weight.inputs,
-        bias,
-        relu,
-        add: false,
         x,
         x_rows,
-        out: Out::new(out),
-        out_rows,
-        panels: count,
+        to: Target { out: Out::new(out), rows: out_rows, panels: count, bias, relu, add: false },
     };
     let band = band(weight.outputs, weight.inputs, count);
     run(par, weight.outputs.div_ceil(band), |t| job.rows(t * band, ((t + 1) * band).min(weight.outputs)));
@@ -150,14 +146,9 @@ pub fn backward(
         a: weight.data,
         strides: (1, weight.inputs),
         depth: weight.outputs,
-        bias: None,
-        relu: false,
-        add,
         x: g,
         x_rows: g_rows,
-        out: Out::new(out),
-        out_rows,
-        panels: count,
+        to: Target { out: Out::new(out), rows: out_rows, panels: count, bias: None, relu: false, add },
     };
     let band = band(columns, weight.outputs, count);
     run(par, columns.div_ceil(band), |t| job.rows(t * band, ((t + 1) * band).min(columns)));

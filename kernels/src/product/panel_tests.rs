@@ -102,19 +102,9 @@ fn every_instruction_set_gives_the_same_bits() {
         let mut out = vec![0.0; outputs * PANEL];
         let mut back = vec![0.0; inputs * PANEL];
         let mut dw = vec![0.0; outputs * inputs];
-        let job = |strides, depth, x, x_rows, out, out_rows| Product {
-            isa,
-            a: &weight,
-            strides,
-            depth,
-            bias: None,
-            relu: false,
-            add: false,
-            x,
-            x_rows,
-            out,
-            out_rows,
-            panels: 1,
+        let job = |strides, depth, x, x_rows, out, rows| {
+            let to = Target { out, rows, panels: 1, bias: None, relu: false, add: false };
+            Product { isa, a: &weight, strides, depth, x, x_rows, to }
         };
         job((inputs, 1), inputs, &x, inputs, Out::new(&mut out), outputs).rows(0, outputs);
         job((1, inputs), outputs, &g, outputs, Out::new(&mut back), inputs).rows(0, inputs);

@@ -1,6 +1,6 @@
 use blemish_core::{Calibration, CoreError, Decision, Prediction, ThresholdSource};
 use blemish_metrics::thresholds::{normal_quantile, typical};
-use blemish_metrics::{Aupro, f1_max};
+use blemish_metrics::{Aupro, PixelSummary, f1_max};
 use ndarray::Array2;
 
 use crate::Result;
@@ -13,6 +13,24 @@ pub struct Evidence {
     pub good: bool,
     /// Its defect pixels at the size of the map, if they are known.
     pub mask: Option<Array2<bool>>,
+}
+
+impl Evidence {
+    /// Whether defect pixels are known.
+    pub(super) fn is_masked(&self) -> bool {
+        self.mask.as_ref().is_some_and(|mask| mask.iter().any(|p| *p))
+    }
+}
+
+/// The metrics of all pixels of the maps; those of pictures without a mask are good.
+pub(super) fn pixel_summary(evidence: &[Evidence]) -> Result<PixelSummary> {
+    let mut pixels = Aupro::new(0.3)?;
+    for e in evidence {
+        let Some(map) = &e.prediction.map else { continue };
+        let none = Array2::from_elem(map.dim(), false);
+        pixels.update(map.view(), e.mask.as_ref().unwrap_or(&none).view())?;
+    }
+    Ok(pixels.summary(&[0.3])?)
 }
 
 /// Where the pictures come from that thresholds are found on.
@@ -79,15 +97,8 @@ fn pixels(
     }
     let medians = good.iter().map(|map| typical(&map.view().iter().copied().collect::<Vec<_>>()));
     let usual = f64::from(typical(&medians.collect::<std::result::Result<Vec<_>, _>>()?)?);
-    let masked = evidence.iter().filter(|e| !e.good && e.mask.as_ref().is_some_and(|m| m.iter().any(|p| *p))).count();
-    if bad > 0 && masked == bad {
-        let mut pixels = Aupro::new(0.3)?;
-        for e in evidence {
-            let Some(map) = &e.prediction.map else { continue };
-            let none = Array2::from_elem(map.dim(), false);
-            pixels.update(map.view(), e.mask.as_ref().unwrap_or(&none).view())?;
-        }
-        let best = pixels.summary(&[0.3])?.f1_max.threshold;
+    if bad > 0 && evidence.iter().all(|e| e.good || e.is_masked()) {
+        let best = pixel_summary(evidence)?.f1_max.threshold;
         let source = ThresholdSource::F1Max { good: good.len(), bad, from_test: origin == Origin::Test };
         return Ok(Some((Calibration::new(usual, f64::from(best))?, source)));
     }

@@ -1,10 +1,9 @@
 use blemish_core::{CoreError, Detect, Judge, NoProgress};
 use blemish_datasets::Sample;
-use blemish_metrics::{Aupro, auroc};
-use ndarray::Array2;
+use blemish_metrics::auroc;
 use serde_json::Value;
 
-use super::decide::Evidence;
+use super::decide::pixel_summary;
 use crate::{Engine, Error, Result};
 
 /// AUROC on the test pictures: of pixels where all defects have masks, of pictures otherwise.
@@ -34,17 +33,9 @@ impl OnTest<'_> {
         let session = self.engine.session(self.seed, &NoProgress);
         let mut passed_over = Vec::new();
         let evidence = self.engine.evidence(model, self.samples, &session, &mut passed_over)?;
-        let masked = |e: &Evidence| e.mask.as_ref().is_some_and(|mask| mask.iter().any(|p| *p));
-        if evidence.iter().any(|e| !e.good)
-            && evidence.iter().all(|e| e.prediction.map.is_some() && (e.good || masked(e)))
-        {
-            let mut pixels = Aupro::new(0.3)?;
-            for e in &evidence {
-                let Some(map) = &e.prediction.map else { continue };
-                let none = Array2::from_elem(map.dim(), false);
-                pixels.update(map.view(), e.mask.as_ref().unwrap_or(&none).view())?;
-            }
-            return Ok(pixels.summary(&[0.3])?.auroc);
+        let defects = evidence.iter().filter(|e| !e.good).count();
+        if defects > 0 && evidence.iter().all(|e| e.prediction.map.is_some() && (e.good || e.is_masked())) {
+            return Ok(pixel_summary(&evidence)?.auroc);
         }
         let scores: Vec<f32> = evidence.iter().map(|e| e.prediction.score).collect();
         let labels: Vec<bool> = evidence.iter().map(|e| !e.good).collect();

@@ -11,7 +11,7 @@ use super::codes::codes;
 use super::flows::Flows;
 use super::trainer::{Losses, Order, Trainer};
 use super::{Cflow, CflowParams, KIND};
-use crate::device::{Gpu, Refused, Tried, gpu, linear};
+use crate::device::{Gpu, Refused, Tried, failure, gpu, linear};
 use crate::settings::{Material, settings};
 use crate::split::stream;
 use crate::store::put;
@@ -97,7 +97,7 @@ struct Layer {
 impl<'a> Decoders<'a> {
     fn new(params: &'a CflowParams, material: &'a Material<'a>, device: &Device) -> Result<Decoders<'a>> {
         let (sizes, products) = (&material.features.sizes, params.products()?);
-        let adam = Adam { lr: params.lr, ..Adam::default() };
+        let adam = params.adam();
         let codes = codes(sizes, params.condition)?;
         let flow = |l: usize| {
             Ok::<_, FlowDetectorError>(Flow::new(&params.spec(sizes[l].2), material.seed.wrapping_add(l as u64 + 1))?)
@@ -206,8 +206,8 @@ impl Learner for Decoders<'_> {
         self.material.batches(self.params.image_batch)
     }
 
-    fn bring(&mut self, moments: bool) -> Result<()> {
-        self.layers.iter_mut().try_for_each(|layer| layer.trainer.bring(moments))
+    fn bring(&mut self) -> Result<()> {
+        self.layers.iter_mut().try_for_each(|layer| layer.trainer.bring())
     }
 
     fn parts(&self) -> Vec<(&dyn Module, &AdamState)> {
@@ -221,6 +221,23 @@ impl Learner for Decoders<'_> {
             layer.trainer.resume(flow, state)?;
         }
         Ok(())
+    }
+
+    fn leave_gpu(&mut self, epoch: usize, error: &FlowDetectorError) -> Result<bool> {
+        let on_gpu = self.layers.iter().any(|layer| layer.trainer.on_gpu());
+        let Some(reason) = failure(error).filter(|_| on_gpu) else { return Ok(false) };
+        for Layer { trainer, .. } in &mut self.layers {
+            let (flow, state) = (trainer.flow().clone(), trainer.state().clone());
+            let mut here = LinearTrainer::with_products(flow.clone(), self.params.adam(), self.params.products()?)?;
+            // Before the first epoch has ended there is none.
+            if !state.exp_avg.is_empty() {
+                here.resume(flow, state)?;
+            }
+            *trainer = Trainer::Cpu(Box::new(here));
+        }
+        let gpu = std::mem::replace(&mut self.device, Device::cpu());
+        self.why = Some(format!("{gpu}, from epoch {epoch} on: {reason}"));
+        Ok(true)
     }
 }
 

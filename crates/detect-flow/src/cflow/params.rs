@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use blemish_core::Preprocess;
 use blemish_embed::Precision;
 use blemish_flow::{FlowSpec, Products};
-use blemish_grad::optim::Schedule;
+use blemish_grad::optim::{Adam, Schedule};
 use serde::{Deserialize, Serialize};
 
 use crate::settings::settings;
@@ -123,6 +123,10 @@ impl CflowParams {
         }
         self.products()?;
         settings!(self).validate()
+    }
+
+    pub(super) fn adam(&self) -> Adam {
+        Adam { lr: self.lr, ..Adam::default() }
     }
 
     pub(super) fn spec(&self, channels: usize) -> FlowSpec {

@@ -42,11 +42,11 @@ impl Trainer {
         })
     }
 
-    /// Makes [`flow`](Self::flow) and, with `moments`, [`state`](Self::state) what they are now.
-    pub(super) fn bring(&mut self, moments: bool) -> Result<()> {
+    /// Makes [`flow`](Self::flow) and [`state`](Self::state) what they are now.
+    pub(super) fn bring(&mut self) -> Result<()> {
         match self {
             Trainer::Cpu(_) => Ok(()),
-            Trainer::Gpu(trainer) => Ok(trainer.bring(moments)?),
+            Trainer::Gpu(trainer) => Ok(trainer.bring(true)?),
         }
     }
 
@@ -77,6 +77,10 @@ impl Trainer {
             Trainer::Cpu(trainer) => trainer.into_flow(),
             Trainer::Gpu(trainer) => trainer.into_flow()?,
         })
+    }
+
+    pub(super) fn on_gpu(&self) -> bool {
+        matches!(self, Trainer::Gpu(_))
     }
 
     /// Whether the flows are better trained side by side.

@@ -16,7 +16,20 @@ pub(crate) mod maps;
 #[path = "maps_none.rs"]
 pub(crate) mod maps;
 
+use crate::FlowDetectorError;
+
 pub(crate) use blemish_embed::device::{Gpu, Kept, Refused, Tried, gpu};
+
+/// The reason, if an error of training is a GPU's: it, its memory or its driver failed.
+pub(crate) fn failure(error: &FlowDetectorError) -> Option<String> {
+    match error {
+        #[cfg(feature = "cuda")]
+        FlowDetectorError::Flow(blemish_flow::FlowError::Gpu(blemish_kernels::cuda::CudaError::Device(error))) => {
+            Some(error.to_string())
+        }
+        _ => None,
+    }
+}
 
 /// A flow's error as what a GPU refused.
 #[cfg(feature = "cuda")]

@@ -12,7 +12,7 @@ use serde_json::json;
 use super::flows::Flows;
 use super::trainer::Trainer;
 use super::{Fastflow, FastflowParams, KIND};
-use crate::device::{Gpu, Refused, Tried, gpu, maps};
+use crate::device::{Gpu, Refused, Tried, failure, gpu, maps};
 use crate::features::{Features, Maps, Size};
 use crate::settings::{Material, settings};
 use crate::split::stream;
@@ -70,7 +70,7 @@ struct Stacks<'a> {
 
 impl<'a> Stacks<'a> {
     fn new(params: &'a FastflowParams, material: &'a Material<'a>, device: &Device) -> Result<Stacks<'a>> {
-        let adam = Adam { lr: params.lr, weight_decay: params.weight_decay, ..Adam::default() };
+        let adam = params.adam();
         let model = |(l, &(h, w, c)): (usize, &Size)| -> Result<MapFlow> {
             let norm = params.mode == Mode::Anomalib;
             Ok(MapFlow::new(&params.spec(c), (h, w), norm, material.seed.wrapping_add(l as u64 + 1))?)
@@ -201,8 +201,8 @@ impl Learner for Stacks<'_> {
         self.material.batches(self.params.image_batch)
     }
 
-    fn bring(&mut self, moments: bool) -> Result<()> {
-        self.layers.iter_mut().try_for_each(|layer| layer.bring(moments))
+    fn bring(&mut self) -> Result<()> {
+        self.layers.iter_mut().try_for_each(Trainer::bring)
     }
 
     fn parts(&self) -> Vec<(&dyn Module, &AdamState)> {
@@ -216,5 +216,19 @@ impl Learner for Stacks<'_> {
             layer.resume(model, state)?;
         }
         Ok(())
+    }
+
+    fn leave_gpu(&mut self, epoch: usize, error: &FlowDetectorError) -> Result<bool> {
+        let Some(reason) = failure(error).filter(|_| self.layers.iter().any(Trainer::on_gpu)) else {
+            return Ok(false);
+        };
+        for layer in &mut self.layers {
+            let mut trainer = ConvTrainer::new(layer.model().clone(), self.params.adam())?;
+            trainer.resume(layer.model().clone(), layer.state().clone())?;
+            *layer = Trainer::Cpu(Box::new(trainer));
+        }
+        let gpu = std::mem::replace(&mut self.device, Device::cpu());
+        self.why = Some(format!("{gpu}, from epoch {epoch} on: {reason}"));
+        Ok(true)
     }
 }

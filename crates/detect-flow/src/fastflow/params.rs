@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use blemish_core::Preprocess;
 use blemish_embed::Precision;
 use blemish_flow::FlowSpec;
-use blemish_grad::optim::Schedule;
+use blemish_grad::optim::{Adam, Schedule};
 use serde::{Deserialize, Serialize};
 
 use crate::settings::settings;
@@ -110,6 +110,10 @@ impl FastflowParams {
             return bad("weight_decay", format!("{}; 0 to 1", self.weight_decay));
         }
         settings!(self).validate()
+    }
+
+    pub(super) fn adam(&self) -> Adam {
+        Adam { lr: self.lr, weight_decay: self.weight_decay, ..Adam::default() }
     }
 
     pub(super) fn spec(&self, channels: usize) -> FlowSpec {

@@ -28,11 +28,11 @@ impl Trainer {
         }
     }
 
-    /// Makes [`model`](Self::model) and, with `moments`, [`state`](Self::state) what they are now.
-    pub(super) fn bring(&mut self, moments: bool) -> Result<()> {
+    /// Makes [`model`](Self::model) and [`state`](Self::state) what they are now.
+    pub(super) fn bring(&mut self) -> Result<()> {
         match self {
             Trainer::Cpu(_) => Ok(()),
-            Trainer::Gpu(trainer) => Ok(trainer.bring(moments)?),
+            Trainer::Gpu(trainer) => Ok(trainer.bring(true)?),
         }
     }
 

@@ -120,16 +120,18 @@ impl LinearTrainer {
         &self.state
     }
 
-    /// Brings the flow from the GPU, and with `moments` the optimiser's memory.
+    /// Brings the flow from the GPU, and with `moments` the optimiser's memory; all of it or, after an error, nothing.
     ///
     /// # Errors
     /// [`FlowError::Gpu`].
     pub fn bring(&mut self, moments: bool) -> Result<()> {
-        self.there.blocks.read(&mut self.flow)?;
-        self.state.steps.fill(self.done);
+        let mut flow = self.flow.clone();
+        self.there.blocks.read(&mut flow)?;
         if moments {
             [self.state.exp_avg, self.state.exp_avg_sq] = self.there.blocks.read_moments(&self.there.moments)?;
         }
+        self.state.steps.fill(self.done);
+        self.flow = flow;
         Ok(())
     }
 

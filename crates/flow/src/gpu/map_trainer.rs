@@ -165,19 +165,19 @@ impl MapTrainer {
         &self.state
     }
 
-    /// Brings the model back from the GPU and, with `moments`, the optimiser's memory.
+    /// Brings the model back from the GPU and, with `moments`, the optimiser's memory; all of it or, after an error, nothing.
     ///
     /// # Errors
     /// [`FlowError::Gpu`].
     pub fn bring(&mut self, moments: bool) -> Result<()> {
         let mut values = self.learning.values(&self.blocks)?.into_iter();
+        let moments = moments.then(|| self.learning.moments(&self.blocks)).transpose()?;
         self.model.visit_mut(&mut |_, param| {
             if let Some(values) = values.next().filter(|v| v.len() == param.data().len()) {
                 param.data_mut().copy_from_slice(&values);
             }
         });
-        if moments {
-            let [first, second] = self.learning.moments(&self.blocks)?;
+        if let Some([first, second]) = moments {
             self.state = AdamState { steps: vec![self.taken; first.len()], exp_avg: first, exp_avg_sq: second };
         }
         Ok(())
