@@ -37,7 +37,7 @@
 
 // Of the tensor core tiles: how many warps side by side in rows and columns, and how many fragments of 16 rows and of 8 columns
 // each of them has.
-#ifndef CONV_LARGE  // tune: 2,2,4,8 2,4,4,8 2,4,4,4
+#ifndef CONV_LARGE  // tune: 2,2,4,8 4,2,4,8 2,4,4,8 2,4,4,4
 #define CONV_LARGE 2,2,4,8
 #endif
 #ifndef CONV_SMALL  // tune: 2,2,2,4 1,4,4,2
@@ -46,8 +46,9 @@
 #ifndef CONV_STAGES  // tune: 3 4
 #define CONV_STAGES 4
 #endif
-#ifndef CONV_F32_BLOCKS  // tune: 1 2
-#define CONV_F32_BLOCKS 2
+// Whether pieces of the map come through a multiprocessor's own cache, where the next tap of a window finds them.
+#ifndef CONV_CACHED  // tune: 0 1
+#define CONV_CACHED 0
 #endif
 
 namespace conv {
@@ -186,14 +187,14 @@ __device__ __forceinline__ void plain(const float* __restrict__ in, const float*
 }  // namespace conv
 
 #if defined(EMU) || __CUDA_ARCH__ < 800
-extern "C" __global__ void __launch_bounds__(256, CONV_F32_BLOCKS)
+extern "C" __global__ void __launch_bounds__(256, 2)
 conv_f32_128(const float* __restrict__ in, const float* __restrict__ weight, const float* __restrict__ bias,
              const float* __restrict__ residual, float* __restrict__ out, int m, int h, int w, int c, int oh, int ow, int o,
              int kh, int kw, int sy, int sx, int top, int left, int act) {
   conv::plain<128>(in, weight, bias, residual, out, m, h, w, c, oh, ow, o, kh, kw, sy, sx, top, left, act);
 }
 
-extern "C" __global__ void __launch_bounds__(256, CONV_F32_BLOCKS)
+extern "C" __global__ void __launch_bounds__(256, 2)
 conv_f32_64(const float* __restrict__ in, const float* __restrict__ weight, const float* __restrict__ bias,
             const float* __restrict__ residual, float* __restrict__ out, int m, int h, int w, int c, int oh, int ow, int o,
             int kh, int kw, int sy, int sx, int top, int left, int act) {
@@ -260,7 +261,8 @@ __device__ __forceinline__ void cores(const uint16_t* __restrict__ in, const uin
     for (int i = 0; i < Tile::MINE; i++) {
       const Window& f = from[i];
       const bool inside = POINT ? row && f.at >= 0 : row && within(f.y + tap.ky, h) && within(f.x + tap.kx, w);
-      cp_async16(l + i * SKIP * 64, in + (f.at + offset), inside);  // of what is outside nothing is read
+      // Of what is outside nothing is read.
+      cp_async16<CONV_CACHED && !POINT>(l + i * SKIP * 64, in + (f.at + offset), inside);
     }
 #pragma unroll
     for (int i = 0; i < Tile::OTHERS; i++) cp_async16(r + i * SKIP * 64, filters + i * SKIP * depth, exists[i]);

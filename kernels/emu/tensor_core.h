@@ -29,7 +29,7 @@ inline uint16_t float_to_bf16(float v) {
 inline uint32_t bf16_pair(float low, float high) { return float_to_bf16(low) | (uint32_t)float_to_bf16(high) << 16; }
 
 // The copy happens only when a wait makes it visible, so a missing wait is seen.
-inline void cp_async16(void* to, const void* from, bool valid = true) {
+template <bool CACHED = false> void cp_async16(void* to, const void* from, bool valid = true) {
   if ((uintptr_t)to % 16 || (uintptr_t)from % 16) emu::die("cp.async of 16 bytes is not aligned");
   emu::me().open.push_back({to, from, valid ? 16u : 0u});
 }

@@ -40,10 +40,11 @@ __device__ __forceinline__ void grid_barrier(unsigned* arrived, unsigned& target
 }
 
 #if __CUDA_ARCH__ >= 800
-// 16 bytes from global to shared memory, or 16 zeros.
-__device__ __forceinline__ void cp_async16(void* to, const void* from, bool valid = true) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from), "r"(valid ? 16 : 0)
-               : "memory");
+// 16 bytes from global to shared memory, or 16 zeros; through the multiprocessor's own cache if CACHED.
+template <bool CACHED = false> __device__ __forceinline__ void cp_async16(void* to, const void* from, bool valid = true) {
+  const uint32_t at = shared_address(to), bytes = valid ? 16 : 0;
+  if (CACHED) asm volatile("cp.async.ca.shared.global [%0], [%1], 16, %2;" ::"r"(at), "l"(from), "r"(bytes) : "memory");
+  else asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(at), "l"(from), "r"(bytes) : "memory");
 }
 __device__ __forceinline__ void cp_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int N> __device__ __forceinline__ void cp_wait() { asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory"); }

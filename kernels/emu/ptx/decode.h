@@ -308,7 +308,7 @@ class Decoder : Operands {
       if (s_->operands[0].form != Operand::NUMBER) fail("a wait for a number that is not written");
       in_.number = (int64_t)s_->operands[0].bits;
       in_.run = copy_wait;
-    } else if (s_->text == "cp.async.cg.shared.global") {
+    } else if (s_->text == "cp.async.cg.shared.global" || s_->text == "cp.async.ca.shared.global") {
       operands(4);
       if (s_->operands[2].form != Operand::NUMBER || s_->operands[2].bits != 16) fail("copies but of 16 bytes are not known");
       bool wide;

@@ -89,21 +89,21 @@ static void one(const Case& t, unsigned seed) {
   const auto sum = sums(t, oh, ow, in, weight, bias, residual, false);
   check::Buffer<uint16_t> id(ih), wd(packed), rd(rh);
   check::Buffer<float> bd(bias);
-  auto run = [&](const char* name, auto kernel, int side, int threads, int shared) {
+  auto run = [&]<class Tile>(const char* name, auto kernel, Tile) {
     check::Buffer<uint16_t> out(sum.size());
-    emu::launch({check::ceil_div(m, side), check::ceil_div(t.o, side)}, threads, shared, [&] {
+    const int shared = Tile::STAGES * Tile::STAGE;
+    emu::launch({check::ceil_div(m, Tile::ROWS), check::ceil_div(t.o, Tile::COLUMNS)}, Tile::THREADS, shared, [&] {
       kernel(id.data(), wd.data(), bd.data(), t.residual ? rd.data() : nullptr, out.data(), m, t.h, t.w, t.c, oh, ow, t.o, t.kh, t.kw, t.sy, t.sx,
              t.top, t.left, depth, t.act);
     });
     compare(name, t, seed, sum, [&](size_t i) { return half_to_float(out[i]); }, true);
   };
   using conv::Large, conv::Small;
-  const int large = Large::STAGES * Large::STAGE, small = Small::STAGES * Small::STAGE;
-  run("f16_128", conv_f16_128, 128, Large::THREADS, large);
-  run("f16_64", conv_f16_64, 64, Small::THREADS, small);
+  run("f16_128", conv_f16_128, Large());
+  run("f16_64", conv_f16_64, Small());
   if (t.kh != 1 || t.kw != 1 || t.sy != 1 || t.sx != 1 || t.top || t.left || t.bottom || t.right) return;
-  run("f16_point_128", conv_f16_point_128, 128, Large::THREADS, large);
-  run("f16_point_64", conv_f16_point_64, 64, Small::THREADS, small);
+  run("f16_point_128", conv_f16_point_128, Large());
+  run("f16_point_64", conv_f16_point_64, Small());
 }
 
 int main() {

@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use super::tools::Tools;
-use super::tune::threads;
+use super::tune::{Bounds, bounds};
 use super::{Build, shell};
 
 /// What a kernel takes on a chip.
@@ -26,20 +26,16 @@ impl fmt::Display for Usage {
     }
 }
 
-/// The most registers a kernel may take: what still lets two blocks of 256 threads run side by side, but for the sieve,
-/// whose tile is meant to fill a multiprocessor.
-fn budget(name: &str, threads: u32) -> u32 {
-    match threads {
-        _ if name == "nearest_sieve" => 255,
-        // As many for smaller blocks of which more run side by side.
-        1..256 => 255.min(128 * 256 / threads),
-        _ => 128,
-    }
+/// The most registers a kernel may take: what lets as many blocks run side by side as its source asks for, or else 512 threads.
+fn budget(bounds: Bounds) -> u32 {
+    const REGISTERS: u32 = 65_536;
+    let threads = bounds.blocks.map_or(512, |blocks| blocks * bounds.threads).max(bounds.threads);
+    255.min(REGISTERS / threads.max(1))
 }
 
 /// Whether a kernel stays within its registers, without spills and local memory.
-pub(super) fn allows(usage: &Usage, threads: u32) -> bool {
-    usage.local == [0; 3] && usage.registers <= budget(&usage.name, threads)
+pub(super) fn allows(usage: &Usage, bounds: Bounds) -> bool {
+    usage.local == [0; 3] && usage.registers <= budget(bounds)
 }
 
 /// Assembles everything and prints a table; whether all is within the budget.
@@ -56,14 +52,10 @@ pub(super) fn run(root: &Path, tools: &Tools, builds: &[Build]) -> Result<bool> 
         for chip in build.chips() {
             let chip = chip.to_string();
             for usage in assemble(&ptxas, &path, &chip, Path::new("/dev/null"))? {
-                let threads = threads(&text, &usage.name);
-                if !allows(&usage, threads) {
+                let bounds = bounds(&text, &usage.name);
+                if !allows(&usage, bounds) {
                     fine = false;
-                    println!(
-                        "{} on sm_{chip}: {usage}; allowed: {} and none",
-                        usage.name,
-                        budget(&usage.name, threads)
-                    );
+                    println!("{} on sm_{chip}: {usage}; allowed: {} and none", usage.name, budget(bounds));
                 }
                 let cell = format!("{chip}:{}", usage.registers);
                 match table.iter_mut().find(|(u, _)| u.name == usage.name) {

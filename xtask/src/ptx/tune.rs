@@ -197,9 +197,9 @@ fn rank(tools: &Tools, kernel: &str, arch: &str, variants: Vec<Compiled>) -> Res
                     continue;
                 }
                 kernels.push(usage.name.clone());
-                let (threads, shared) = (threads(&text, &usage.name), shared(&text, &usage.name));
-                let (blocks, percent) = occupancy::of(chip, usage.registers, threads, shared);
-                let good = gate::allows(&usage, threads) && blocks > 0;
+                let (bounds, shared) = (bounds(&text, &usage.name), shared(&text, &usage.name));
+                let (blocks, percent) = occupancy::of(chip, usage.registers, bounds.threads, shared);
+                let good = gate::allows(&usage, bounds) && blocks > 0;
                 fits &= good;
                 let code = (usage.name.clone(), format!("{shared} {}", body(&text, &usage.name)));
                 if !seen.contains(&code) {
@@ -286,11 +286,22 @@ fn body<'a>(ptx: &'a str, kernel: &str) -> &'a str {
     entry.split(".entry ").next().unwrap_or_default()
 }
 
-/// Threads of a block, as the PTX has them.
-pub(super) fn threads(ptx: &str, kernel: &str) -> u32 {
+/// The bounds of a kernel's launches, as the PTX has them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Bounds {
+    /// Threads of a block.
+    pub(super) threads: u32,
+    /// Blocks that are to run side by side on a multiprocessor, where the source says it.
+    pub(super) blocks: Option<u32>,
+}
+
+pub(super) fn bounds(ptx: &str, kernel: &str) -> Bounds {
     let head = body(ptx, kernel).split('{').next().unwrap_or_default();
-    let number = head.split(".maxntid").nth(1).and_then(|t| t.trim().split(',').next()?.trim().parse().ok());
-    number.unwrap_or(256)
+    let number = |name: &str| {
+        let tail = head.split(name).nth(1)?.trim_start();
+        tail.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+    };
+    Bounds { threads: number(".maxntid").unwrap_or(256), blocks: number(".minnctapersm") }
 }
 
 /// Reads `KERNEL.VARIANT.json` files of the GPU benchmark: chip, kernel, variant, milliseconds of the kernel's own parts.
@@ -402,9 +413,10 @@ mod tests {
     }
 
     #[test]
-    fn threads_are_those_of_the_kernel() {
-        let ptx = ".entry f(\n.param .u64 a\n)\n.maxntid 128, 1, 1\n{ ret; }\n.entry g(\n)\n.maxntid 1024, 1, 1\n{ }";
-        assert_eq!((threads(ptx, "f"), threads(ptx, "g"), threads(ptx, "h")), (128, 1024, 256));
+    fn bounds_are_those_of_the_kernel() {
+        let ptx = ".entry f(\n.param .u64 a\n)\n.maxntid 128, 1, 1\n.minnctapersm 4\n{ ret; }\n.entry g(\n)\n.maxntid 1024, 1, 1\n{ }";
+        let found = ["f", "g", "h"].map(|kernel| bounds(ptx, kernel)).map(|b| (b.threads, b.blocks));
+        assert_eq!(found, [(128, Some(4)), (1024, None), (256, None)]);
     }
 
     #[test]
