@@ -5,7 +5,7 @@
 // writes beyond a buffer, reads what nobody wrote, races with itself or waits for what does not come is an error that names the
 // line of the PTX (ptx/access.h, ptx/races.h, ptx/run.h). So are buffers that are never freed, launches beyond a chip's limits or
 // the kernel's own, and shared memory that was not asked for. BLEMISH_DRIVER=old|broken|none makes the driver too old, failing,
-// or without a device. Work is done late (streams.h).
+// or without a device, fails:N lets all launches and copies fail after N launches. Work is done late (streams.h).
 #include <fstream>
 #include <mutex>
 #include <unistd.h>
@@ -53,6 +53,13 @@ typedef std::lock_guard<std::recursive_mutex> Guard;
 bool mode(const char* name) {
   const char* set = getenv("BLEMISH_DRIVER");
   return set && !strcmp(set, name);
+}
+
+// Whether the device has failed for good.
+bool dead() {
+  static const char* set = getenv("BLEMISH_DRIVER");
+  static const size_t most = set && !strncmp(set, "fails:", 6) ? strtoull(set + 6, nullptr, 10) : ~0ull;
+  return launches >= most;
 }
 
 // Prints why something is refused that a test should not get away with.
@@ -107,6 +114,7 @@ Result legal(const Function& function, Size grid, Size block, unsigned shared, b
 }
 
 Result execute(const Node& node) {
+  if (dead()) return LAUNCH_FAILED;
   const ptx::Kernel& kernel = *node.kernel;
   for (Pointer p : node.buffers)
     if (!memory.find(p, 1)) return wrong(LAUNCH_FAILED, kernel.name + " was asked for with memory that is freed when it runs");
@@ -252,6 +260,7 @@ static Result later(void* stream, Pointer d, size_t n, std::function<Result(ptx:
   if (n == 0) return SUCCESS;
   if (!memory.find(d, n)) return INVALID_VALUE;
   return work.ask(stream, [=] {
+    if (dead()) return (Result)LAUNCH_FAILED;
     ptx::Buffer* buffer = memory.find(d, n);
     return buffer ? act(*buffer, d - buffer->start)
                   : wrong(LAUNCH_FAILED, "a copy was asked for with memory that is freed when it runs");
