@@ -110,6 +110,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn registers_leave_room_for_the_blocks_asked_for() {
+        let of = |threads, blocks| budget(Bounds { threads, blocks });
+        assert_eq!([of(256, Some(1)), of(256, Some(2)), of(128, Some(4))], [255, 128, 128]);
+        // Nothing asked for: 512 threads, or all of a larger block.
+        assert_eq!([of(64, None), of(256, None), of(1024, None)], [128, 128, 64]);
+        let usage = |registers, spills| Usage { name: "f".to_owned(), registers, local: [0, spills, 0] };
+        let bounds = Bounds { threads: 256, blocks: Some(2) };
+        assert_eq!([usage(128, 0), usage(129, 0), usage(10, 4)].map(|u| allows(&u, bounds)), [true, false, false]);
+    }
+
+    #[test]
     fn the_assemblers_words_are_read() {
         let said = "ptxas info    : 0 bytes gmem\nptxas info    : Compiling entry function 'f' for 'sm_80'\n\
             ptxas info    : Function properties for f\n    8 bytes stack frame, 4 bytes spill stores, 12 bytes spill loads\n\
