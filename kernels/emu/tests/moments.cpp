@@ -46,7 +46,7 @@ template <class Total> static void run(Layout& l, unsigned seed) {
   check::Buffer<double> sums(std::vector<double>(l.mean.size()));
   const int levels = (int)l.levels.size(), batch = std::min(l.n, 5), part = l.n > 40 ? 8 : 1;
   const double epsilon = 0.05;
-  std::vector<double> constant = {(double)l.n, epsilon};
+  std::vector<double> constant = {(double)l.n, epsilon, 1. / l.n, 1. / (l.n - 1)};
   check::Buffer<double> constants(constant);
   std::vector<int> start = {0};
   for (auto& level : l.levels) start.push_back(level.b);
@@ -61,7 +61,8 @@ template <class Total> static void run(Layout& l, unsigned seed) {
     const size_t floats = (size_t)b * (b + 1) / 2 - (size_t)a * (a + 1) / 2;
     check::Buffer<int> area(level.area);
     check::Buffer<uint32_t> ancestor(l.ancestors(k));
-    check::Buffer<Total> products(std::vector<Total>(level.groups * floats));
+    check::Buffer<Total> products(std::vector<Total>(level.groups * moments::totals(a, b)));
+    const int pitch = a + (height + 15) / 16 * 16;
     emu::launch(level.groups, 256, 0, [&] { moments_shift(TABLES, shift.data(), k, a, b, batch, l.grid_h, l.grid_w); });
     for (int first = 0; first < l.n; first += 4 * part) {
       auto add = [&] {
@@ -70,7 +71,7 @@ template <class Total> static void run(Layout& l, unsigned seed) {
         else
           moments_add_f64(TABLES, shift.data(), sums.data(), products.data(), k, levels, a, b, first, l.n, part, l.grid_h, l.grid_w);
       };
-      emu::launch(dim3(level.groups, 2), 256, 16 * part * b, add);
+      emu::launch(dim3(level.groups, 2), 256, 16 * part * pitch, add);
     }
     // In two halves, the second of which begins elsewhere in the rows.
     const int half = (level.groups + 1) / 2;
@@ -88,11 +89,11 @@ template <class Total> static void run(Layout& l, unsigned seed) {
           moments_covariance_f64(products.data(), sums.data(), channel.data(), mean_at.data(), rows.data(), ancestor.data(),
                                  constants.data(), all->data(), levels, a, b, from, from);
       });
-      emu::launch(count, 256, 4 * 32 * 33 * 8, [&] {
+      emu::launch(count, 128, 34816, [&] {
         moments_factor(above(0), above(1), above(2), starts.data(), ancestor.data(), all->data(), scratch.data(), failed.data(), k,
                        levels, a, b, from, from);
       });
-      emu::launch(dim3(count, 2), 256, 0, [&] { moments_pack(all->data(), weight.data() + from * floats, a, b, from); });
+      emu::launch(dim3(count, 2), 256, 4160, [&] { moments_pack(all->data(), weight.data(), a, b, from, from); });
     }
     std::vector<bool> seen(level.groups);
     for (int p = 0; p < l.grid_h * l.grid_w; p++) {
@@ -141,7 +142,7 @@ int main() {
   check::Buffer<double> rows(std::vector<double>{1, 0, 0, 0, 1, 0, 0, 0, 1, 1, 0, 0, 2, 1, 0, 0, 0, NAN}), scratch(2 * 32 * 3);
   check::Buffer<int> starts(std::vector<int>{0, 3});
   check::Buffer<uint32_t> ancestor(l.ancestors(0)), failed(1, 0u);
-  emu::launch(2, 256, 4 * 32 * 33 * 8, [&] {
+  emu::launch(2, 128, 34816, [&] {
     moments_factor(nullptr, nullptr, nullptr, starts.data(), ancestor.data(), rows.data(), scratch.data(), failed.data(), 0, 1, 0, 3, 0, 0);
   });
   if (failed[0] != 2) check::fail("the second group fails, told was %u", failed[0]);

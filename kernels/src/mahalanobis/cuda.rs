@@ -71,12 +71,17 @@ impl Gaussians {
     /// # Errors
     /// [`KernelError::Shape`] if they do not belong together, [`KernelError::Parameter`] for more than 4 maps; the device's.
     pub fn triangle(cuda: &Cuda, layout: &Layout, mean: &[&[f32]], weight: &[&[f32]]) -> CudaResult<Self> {
-        let fits = |(level, w): (usize, &&[f32])| w.len() == layout.weight_len(level);
-        if weight.len() != layout.levels() || !weight.iter().enumerate().all(fits) {
-            let got: Vec<usize> = weight.iter().map(|w| w.len()).collect();
-            return Err(shape_error(OP, "a weight tensor for each level", got).into());
-        }
+        check_weights(layout, weight.iter().map(|w| w.len()))?;
         let weight = weight.iter().map(|w| cuda.upload(w)).collect::<Result<_, _>>()?;
+        Gaussians::new(cuda, layout, mean, Form::Triangle(weight))
+    }
+
+    /// Takes packed triangles that are on the GPU, of [`Moments::factor_there`], one buffer a level.
+    ///
+    /// # Errors
+    /// As [`triangle`](Self::triangle).
+    pub fn fitted(cuda: &Cuda, layout: &Layout, mean: &[&[f32]], weight: Vec<Buffer<f32>>) -> CudaResult<Self> {
+        check_weights(layout, weight.iter().map(Buffer::len))?;
         Gaussians::new(cuda, layout, mean, Form::Triangle(weight))
     }
 
@@ -238,6 +243,14 @@ impl Level {
         let area = cuda.upload(&ints(OP, area)?)?;
         Ok(Level { a: rows.start, b: rows.end, groups: height * width, area, ancestor: cuda.upload(&ancestor)? })
     }
+}
+
+fn check_weights(layout: &Layout, lengths: impl Iterator<Item = usize>) -> CudaResult<()> {
+    let got: Vec<usize> = lengths.collect();
+    if got.len() != layout.levels() || !got.iter().enumerate().all(|(level, len)| *len == layout.weight_len(level)) {
+        return Err(shape_error(OP, "a weight tensor for each level", got).into());
+    }
+    Ok(())
 }
 
 /// Map, channel in it, level and place in the level of each entry of the embedding.

@@ -30,10 +30,12 @@ fn fits_agree_with_the_cpu_s() {
     let sizes = [[4, 6, 30], [2, 3, 50], [1, 2, 20]];
     let channels: Vec<usize> = (0..100).filter(|c| c % 3 != 1).collect();
     let before = cuda.memory_budget();
-    for (nested, budget) in [(true, usize::MAX), (false, usize::MAX), (true, 700 << 10)] {
+    for (nested, room) in [(true, usize::MAX), (false, usize::MAX), (true, 200 << 10)] {
         let layout = Layout::new(&sizes, &channels, nested).unwrap();
         let mut wanted = mahalanobis::Moments::new(layout.clone());
         let mut got = mahalanobis::cuda::Moments::new(&cuda, layout.clone()).unwrap();
+        let mut there = mahalanobis::cuda::Moments::new(&cuda, layout.clone()).unwrap();
+        let mut last = Vec::new();
         for (i, n) in [5, 38, 1].into_iter().enumerate() {
             let maps: Vec<Array4<f32>> =
                 sizes.iter().map(|[h, w, c]| random((n, *h, *w, *c), (10 * i + c) as u64) + 3.0).collect();
@@ -42,12 +44,15 @@ fn fits_agree_with_the_cpu_s() {
             let device: Vec<&Buffer<f32>> = device.iter().collect();
             assert!(got.push(&device, n + 1).is_err() && got.push(&device[1..], n).is_err());
             got.push(&device, n).unwrap();
+            there.push(&device, n).unwrap();
+            last = maps.iter().map(|m| upload(&cuda, m)).collect();
         }
         assert_eq!((got.count(), got.layout()), (44, &layout));
         for (g, w) in got.mean().unwrap().iter().flatten().zip(wanted.mean().unwrap().iter().flatten()) {
             assert!((g - w).abs() <= 1e-6, "{g} {w}");
         }
-        cuda.set_memory_budget(budget.min(before));
+        cuda.set_memory_budget(cuda.memory_used().saturating_add(room).min(before));
+        let mean = got.mean().unwrap();
         let got = got.factor(0.05);
         cuda.set_memory_budget(before);
         let (got, wanted) = (got.unwrap(), wanted.factor(0.05, extend).unwrap());
@@ -56,6 +61,16 @@ fn fits_agree_with_the_cpu_s() {
         for (g, w) in got.iter().flatten().zip(wanted.iter().flatten()) {
             assert!((g - w).abs() <= 2e-5 * largest, "{g} {w} {nested}");
         }
+        // Left on the GPU they are the same, and measure the same.
+        let there = there.factor_there(0.05).unwrap();
+        assert_eq!(there.iter().map(|w| w.read().unwrap()).collect::<Vec<_>>(), got);
+        let mean: Vec<&[f32]> = mean.iter().map(|m| &m[..]).collect();
+        let weight: Vec<&[f32]> = got.iter().map(|w| &w[..]).collect();
+        let (last, at_once) = (last.iter().collect::<Vec<_>>(), mahalanobis::cuda::Gaussians::fitted);
+        let uploaded = mahalanobis::cuda::Gaussians::triangle(&cuda, &layout, &mean, &weight).unwrap();
+        assert!(at_once(&cuda, &layout, &mean, Vec::new()).is_err());
+        let fitted = at_once(&cuda, &layout, &mean, there).unwrap().distance(&last, 1).unwrap();
+        assert_eq!(fitted.read().unwrap(), uploaded.distance(&last, 1).unwrap().read().unwrap());
     }
     let one = mahalanobis::cuda::Moments::new(&cuda, Layout::new(&sizes, &channels, true).unwrap()).unwrap();
     assert!(one.factor(0.05).unwrap_err().to_string().contains("2 pictures"));
