@@ -16,22 +16,31 @@
 // | kernel | launch | shared bytes | flops, bytes |
 // |---|---|---|---|
 // | nearest_quantize | grid ceil(n / 8), 256 threads | 0 | reads 4 n d, writes n (2 k + 8) |
-// | nearest_sieve | grid (ceil(m / NEAREST_ROWS), ceil(n / 256)), 256 threads | NEAREST_STAGES (NEAREST_ROWS + 256) 64 | 2 m n k fp16; 2 k (m n / 256 + n m / 128) from L2, writes m n / 8 |
+// | nearest_sieve | grid ceil(m / NEAREST_ROWS) ceil(n / 256), 256 threads | NEAREST_STAGES (NEAREST_ROWS + 256) 64 | 2 m n k fp16; 2 k (m n / 256 + n m / 128) from L2, writes m n / 8 |
+// | nearest_sieve, compute_90a | grid ceil(m / 128) ceil(n / 256), 256 threads | 196,608 | as above |
 // | nearest_rerank | grid ceil(m / 8), 256 threads | 0 | reads m n / 4 and 4 d for each survivor |
 // | nearest_select | grid ceil(m / 8), 256 threads | 0 | reads 4 m n |
 //
 // Registers on sm_80 and sm_90, without spills: nearest_quantize 28 and 30, nearest_sieve 227 and 232,
 // nearest_rerank 64 and 64, nearest_select 24 and 22. Share of roofline: not yet measured.
 #include "common/distance.cuh"
+#include "common/wgmma.cuh"
 
-#ifndef NEAREST_STAGES  // tune: 2 3 4
+#ifndef NEAREST_STAGES  // tune: 3 4
 #define NEAREST_STAGES 4
 #endif
 #ifndef NEAREST_ROWS  // tune: 64 128
 #define NEAREST_ROWS 128
 #endif
-#ifndef NEAREST_RERANK_BLOCKS  // tune: 2 4 6
+#ifndef NEAREST_RERANK_BLOCKS  // tune: 4 6
 #define NEAREST_RERANK_BLOCKS 4
+#endif
+// Whether chips that have it use the form of compute_90a: not before its results were tested on one.
+#ifndef NEAREST_WIDE  // tune: 0 1
+#define NEAREST_WIDE 0
+#endif
+#ifndef NEAREST_GROUP
+#define NEAREST_GROUP 12
 #endif
 
 namespace nearest {
@@ -87,6 +96,7 @@ __device__ __forceinline__ float warp_sum(float v) {
 
 }  // namespace nearest
 
+#ifndef __CUDA_ARCH_FEAT_SM90_ALL
 // `half` [n, k] = fp16(scale (rows - centre)), columns d .. k zero, k a multiple of 32; `norm` [n] their squared norms;
 // `loss` [n] bounds on the distance between a row's exact and its fp16 form, `floor` included. `block` [2, ceil(n / 64)],
 // zero at first, if not null: the largest loss and squared norm of each 64 rows.
@@ -121,11 +131,127 @@ nearest_quantize(const float* __restrict__ rows, const float* __restrict__ centr
     atomicMax((int*)&block[blocks + row / 64], __float_as_int(squares));
   }
 }
+#endif
 
 #if defined(EMU) || __CUDA_ARCH__ >= 800
 namespace nearest {
 
 constexpr float NOTHING = 3e38f;  // the sieve's value of a row that is not there
+
+// Which tile a block has: those of NEAREST_GROUP tiles of queries go side by side through the bank, so that what runs at a time
+// comes from the second-level cache.
+struct Tile { int query, bank; };
+__device__ __forceinline__ Tile tile_of(int block, int across, int along) {
+  const int first = block / (NEAREST_GROUP * along) * NEAREST_GROUP, rest = block % (NEAREST_GROUP * along);
+  const int wide = across - first < NEAREST_GROUP ? across - first : NEAREST_GROUP;
+  return {first + rest % wide, rest / wide};
+}
+
+// norm[b] - 2 q b of 64 rows from `from` on and the query `row`, 16 of them in each of four lanes in turn: the smallest and second
+// smallest to `out`. `at(j, e)` is q b of row 8 j + 2 (lane mod 4) + e.
+template <class Products>
+__device__ __forceinline__ void keep_two(const float (&squares)[8][2], Products at, float* out, int row, int block, int m, int blocks) {
+  const int lane = threadIdx.x & 31, column = (lane & 3) * 2;
+  float first = NOTHING, second = NOTHING;
+#pragma unroll
+  for (int j = 0; j < 8; j++)
+#pragma unroll
+    for (int e = 0; e < 2; e++) {
+      float v = squares[j][e] - 2.f * at(j, e);
+      v = __uint_as_float((__float_as_uint(v) & ~63u) | (uint32_t)(j * 8 + column + e));
+      second = fminf(second, fmaxf(first, v));
+      first = fminf(first, v);
+    }
+#pragma unroll
+  for (int by = 1; by < 4; by <<= 1) {
+    const float other = __shfl_xor_sync(FULL_WARP, first, by), next = __shfl_xor_sync(FULL_WARP, second, by);
+    second = fminf(fmaxf(first, other), fminf(second, next));
+    first = fminf(first, other);
+  }
+  if ((lane & 3) == 0 && row < m && block < blocks) {
+    out[(long long)block * m + row] = first;
+    out[(long long)(blocks + block) * m + row] = second;
+  }
+}
+
+__device__ __forceinline__ void norms(float (&squares)[8][2], const float* norm, int from, int n) {
+  const int column = (threadIdx.x & 3) * 2;
+#pragma unroll
+  for (int j = 0; j < 8; j++)
+#pragma unroll
+    for (int e = 0; e < 2; e++) {
+      const int row = from + j * 8 + column + e;
+      squares[j][e] = row < n ? norm[row] : NOTHING;
+    }
+}
+
+}  // namespace nearest
+#endif
+
+// out [2, ceil(n / 64), m]: the smallest and second smallest norm[b] - 2 q b of each block of 64 rows, with the row's number
+// within its block in the low 6 bits. q [m, k] and b [n, k] fp16, aligned to 16 bytes, k a multiple of 32.
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+// Two groups of four warps, 64 queries each, against 256 rows. Slices of 64 columns are copied two turns before they are multiplied
+// and overwritten two turns after, when both groups are done with them.
+namespace nearest {
+enum { QUERIES = 128, BANK = 256, DEPTH = 64, STAGES = 4, SLICE = (QUERIES + BANK) * DEPTH * 2 };
+}
+
+extern "C" __global__ void __launch_bounds__(256, 1)
+nearest_sieve(const uint16_t* __restrict__ q, const uint16_t* __restrict__ b, const float* __restrict__ norm,
+              float* __restrict__ out, int m, int n, int k) {
+  using namespace nearest;
+  extern __shared__ __align__(1024) unsigned char slices[];
+  const int tid = threadIdx.x, lane = tid & 31, warp = tid >> 5, steps = (k + DEPTH - 1) / DEPTH;
+  const Tile tile = tile_of(blockIdx.x, (m + QUERIES - 1) / QUERIES, (n + BANK - 1) / BANK);
+  const int q0 = tile.query * QUERIES, b0 = tile.bank * BANK;
+  const int own = tid >> 3, piece = tid & 7;  // of each slice, a thread copies piece `piece` of every 32nd row
+  auto load = [&](int step) {
+    unsigned char* to = slices + step % STAGES * SLICE + wgmma::swizzled(own, piece);
+    const int column = step * DEPTH + piece * 8;
+#pragma unroll
+    for (int i = 0; i < (QUERIES + BANK) / 32; i++) {
+      const bool query = i < QUERIES / 32;
+      const int row = own + 32 * i + (query ? q0 : b0 - QUERIES);
+      const bool valid = row < (query ? m : n) && column < k;
+      cp_async16(to + i * 32 * 128, (query ? q : b) + (valid ? (long long)row * k + column : 0), valid);
+    }
+  };
+  float sum[128];
+#pragma unroll
+  for (int i = 0; i < 128; i++) sum[i] = 0.f;
+  for (int s = 0; s < STAGES - 2; s++) {
+    if (s < steps) load(s);
+    cp_commit();
+  }
+  for (int s = 0; s < steps; s++) {
+    cp_wait<STAGES - 3>();
+    wgmma::publish();
+    __syncthreads();
+    const unsigned char* left = slices + s % STAGES * SLICE;
+    const uint64_t rows = wgmma::descriptor(left + (warp >> 2) * 64 * 128), bank = wgmma::descriptor(left + QUERIES * 128);
+    wgmma::begin();
+#pragma unroll
+    for (int kk = 0; kk < DEPTH / 16; kk++) wgmma::multiply(sum, rows + 2 * kk, bank + 2 * kk);
+    wgmma::commit();
+    if (s + STAGES - 2 < steps) load(s + STAGES - 2);
+    cp_commit();
+    wgmma::wait<1>();
+  }
+  wgmma::finish(sum);
+#pragma unroll
+  for (int p = 0; p < BANK / 64; p++) {
+    float squares[8][2];
+    norms(squares, norm, b0 + p * 64, n);
+#pragma unroll
+    for (int h = 0; h < 2; h++)
+      keep_two(squares, [&](int j, int e) { return sum[p * 32 + j * 4 + h * 2 + e]; }, out, q0 + warp * 16 + h * 8 + (lane >> 2),
+               (b0 >> 6) + p, m, (n + 63) >> 6);
+  }
+}
+#elif defined(EMU) || __CUDA_ARCH__ >= 800
+namespace nearest {
+
 enum { ROWS = NEAREST_ROWS, BANK = 256, DEPTH = 32, PARTS = ROWS / 32, STAGES = NEAREST_STAGES, TILE = (ROWS + BANK) * DEPTH * 2, SHARED = STAGES * TILE };
 
 // Byte of a 16-byte piece of a row of 64 bytes: rotated so that eight rows of ldmatrix hit all banks.
@@ -133,15 +259,14 @@ __device__ __forceinline__ int swizzled(int row, int piece) { return row * (DEPT
 
 }  // namespace nearest
 
-// out [2, ceil(n / 64), m]: the smallest and second smallest norm[b] - 2 q b of each block of 64 rows, with the row's number
-// within its block in the low 6 bits. q [m, k] and b [n, k] fp16, aligned to 16 bytes, k a multiple of 32.
 extern "C" __global__ void __launch_bounds__(256, 1)
 nearest_sieve(const uint16_t* __restrict__ q, const uint16_t* __restrict__ b, const float* __restrict__ norm,
               float* __restrict__ out, int m, int n, int k) {
   using namespace nearest;
   DYN_SMEM(shared);
   const int tid = threadIdx.x, lane = tid & 31, wq = (tid >> 5) & 1, wb = tid >> 6;
-  const int q0 = blockIdx.x * ROWS, b0 = blockIdx.y * BANK, steps = k / DEPTH;
+  const Tile tile = tile_of(blockIdx.x, (m + ROWS - 1) / ROWS, (n + BANK - 1) / BANK);
+  const int q0 = tile.query * ROWS, b0 = tile.bank * BANK, steps = k / DEPTH;
   float acc[PARTS][8][4];  // a warp has half of the queries and 64 rows of the bank
 #pragma unroll
   for (int i = 0; i < PARTS; i++)
@@ -188,43 +313,18 @@ nearest_sieve(const uint16_t* __restrict__ q, const uint16_t* __restrict__ b, co
         for (int j = 0; j < 8; j++) mma_f16(acc[i][j], fa[i], fb[j]);
     }
   }
-  const int block = (b0 >> 6) + wb, blocks = (n + 63) >> 6, column = (lane & 3) * 2;
   float squares[8][2];
-#pragma unroll
-  for (int j = 0; j < 8; j++)
-#pragma unroll
-    for (int e = 0; e < 2; e++) {
-      const int row = b0 + wb * 64 + j * 8 + column + e;
-      squares[j][e] = row < n ? norm[row] : NOTHING;
-    }
+  norms(squares, norm, b0 + wb * 64, n);
 #pragma unroll
   for (int i = 0; i < PARTS; i++)
 #pragma unroll
-    for (int h = 0; h < 2; h++) {
-      float first = NOTHING, second = NOTHING;
-#pragma unroll
-      for (int j = 0; j < 8; j++)
-#pragma unroll
-        for (int e = 0; e < 2; e++) {
-          float v = squares[j][e] - 2.f * acc[i][j][h * 2 + e];
-          v = __uint_as_float((__float_as_uint(v) & ~63u) | (uint32_t)(j * 8 + column + e));
-          second = fminf(second, fmaxf(first, v));
-          first = fminf(first, v);
-        }
-#pragma unroll
-      for (int by = 1; by < 4; by <<= 1) {
-        const float other = __shfl_xor_sync(FULL_WARP, first, by), next = __shfl_xor_sync(FULL_WARP, second, by);
-        second = fminf(fmaxf(first, other), fminf(second, next));
-        first = fminf(first, other);
-      }
-      const int row = q0 + (wq * PARTS + i) * 16 + h * 8 + (lane >> 2);
-      if ((lane & 3) == 0 && row < m && block < blocks) {
-        out[(long long)block * m + row] = first;
-        out[(long long)(blocks + block) * m + row] = second;
-      }
-    }
+    for (int h = 0; h < 2; h++)
+      keep_two(squares, [&](int j, int e) { return acc[i][j][h * 2 + e]; }, out, q0 + (wq * PARTS + i) * 16 + h * 8 + (lane >> 2),
+               (b0 >> 6) + wb, m, (n + 63) >> 6);
 }
+#endif
 
+#if !defined(__CUDA_ARCH_FEAT_SM90_ALL) && (defined(EMU) || __CUDA_ARCH__ >= 800)
 namespace nearest {
 
 // What is known of the distance of a query to the row a sieve value belongs to.
@@ -312,6 +412,7 @@ nearest_rerank(const float* __restrict__ query, const float* __restrict__ bank, 
 }
 #endif
 
+#ifndef __CUDA_ARCH_FEAT_SM90_ALL
 // index, distance [m, kept] from all `squared` [m, n]; 1 <= kept <= min(32, n).
 extern "C" __global__ void __launch_bounds__(256)
 nearest_select(const float* __restrict__ squared, uint32_t* __restrict__ index, float* __restrict__ distance, int m, int n,
@@ -327,3 +428,4 @@ nearest_select(const float* __restrict__ squared, uint32_t* __restrict__ index, 
   }
   write(held, kept, index + (long long)row * kept, distance + (long long)row * kept);
 }
+#endif

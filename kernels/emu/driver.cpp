@@ -5,7 +5,8 @@
 // writes beyond a buffer, reads what nobody wrote, races with itself or waits for what does not come is an error that names the
 // line of the PTX (ptx/access.h, ptx/races.h, ptx/run.h). So are buffers that are never freed, launches beyond a chip's limits or
 // the kernel's own, and shared memory that was not asked for. BLEMISH_DRIVER=old|broken|none makes the driver too old, failing,
-// or without a device, fails:N lets all launches and copies fail after N launches. Work is done late (streams.h).
+// or without a device, fails:N lets all launches and copies fail after N launches, hopper makes the chip an sm_90 (an sm_80
+// otherwise). Work is done late (streams.h).
 #include <fstream>
 #include <mutex>
 #include <unistd.h>
@@ -22,7 +23,7 @@ enum { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 100, INVAL
        NOT_FOUND = 500, NOT_READY = 600, OUT_OF_RESOURCES = 701, LAUNCH_FAILED = 719, COOPERATIVE_TOO_LARGE = 720,
        CAPTURE = 900, UNKNOWN = 999 };
 constexpr size_t MEMORY = 1ull << 30, GUARD = 64;
-constexpr unsigned MULTIPROCESSORS = 3, SHARED = 48 << 10, SHARED_OPT_IN = 99 << 10, THREADS = 1024, CHIP = 80;
+constexpr unsigned MULTIPROCESSORS = 3, SHARED = 48 << 10, THREADS = 1024;
 
 // A kernel of a loaded module; `shared`: how much dynamic memory it may be launched with.
 struct Function {
@@ -54,6 +55,14 @@ bool mode(const char* name) {
   const char* set = getenv("BLEMISH_DRIVER");
   return set && !strcmp(set, name);
 }
+
+// The chip, and the most shared memory a block may ask for.
+bool hopper() {
+  static const bool is = mode("hopper");
+  return is;
+}
+int chip() { return hopper() ? 90 : 80; }
+size_t shared_opt_in() { return (hopper() ? 227u : 99u) << 10; }
 
 // Whether the device has failed for good.
 bool dead() {
@@ -182,9 +191,9 @@ Result cuDeviceGet(int* d, int ordinal) { *d = ordinal; return ordinal ? INVALID
 Result cuDeviceGetName(char* s, int n, int) { snprintf(s, (size_t)n, "emulated"); return SUCCESS; }
 Result cuDeviceTotalMem_v2(size_t* n, int) { *n = MEMORY; return SUCCESS; }
 Result cuDeviceGetAttribute(int* v, int attribute, int) {
-  *v = attribute == 75   ? (int)CHIP / 10
+  *v = attribute == 75   ? chip() / 10
        : attribute == 16 ? (int)MULTIPROCESSORS
-       : attribute == 97 ? (int)SHARED_OPT_IN
+       : attribute == 97 ? (int)shared_opt_in()
        : attribute == 10 ? 32
                          : 0;
   return SUCCESS;
@@ -412,7 +421,7 @@ static std::string planted(const char* image) {
 Result cuModuleLoadData(void** m, const void* image) {
   Guard guard(lock);
   try {
-    *m = new Loaded{ptx::Module(planted((const char*)image).c_str(), memory, CHIP), {}};
+    *m = new Loaded{ptx::Module(planted((const char*)image).c_str(), memory, chip()), {}};
     return SUCCESS;
   } catch (const ptx::Invalid& invalid) {
     return wrong(INVALID_PTX, ptx::text("PTX, line %d: %s", invalid.line, invalid.why.c_str()));
@@ -440,7 +449,7 @@ Result cuFuncSetAttribute(void* f, int attribute, int v) {
   Guard guard(lock);
   Function& function = *(Function*)f;
   const size_t fixed = function.kernel->static_shared;
-  if (attribute != 8 || v < 0 || (size_t)v + fixed > SHARED_OPT_IN) return INVALID_VALUE;
+  if (attribute != 8 || v < 0 || (size_t)v + fixed > shared_opt_in()) return INVALID_VALUE;
   function.shared = std::max((size_t)v, SHARED - fixed);
   return SUCCESS;
 }
@@ -452,7 +461,7 @@ Result cuFuncGetAttribute(int* v, int attribute, void* f) {
     case 1: *v = (int)function.kernel->static_shared; return SUCCESS;
     case 2: case 3: *v = 0; return SUCCESS;
     case 4: *v = (int)function.kernel->registers; return SUCCESS;
-    case 5: case 6: *v = (int)CHIP; return SUCCESS;
+    case 5: case 6: *v = chip(); return SUCCESS;
     case 8: *v = (int)function.shared; return SUCCESS;
     default: return INVALID_VALUE;
   }

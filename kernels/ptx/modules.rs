@@ -74,6 +74,11 @@ pub(crate) const NEAREST_80: Module = Module {
     text: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/ptx/nearest.compute_80.ptx")),
     tuned: &[],
 };
+pub(crate) const NEAREST_90: Module = Module {
+    name: "nearest.compute_90a",
+    text: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/ptx/nearest.compute_90a.ptx")),
+    tuned: &[],
+};
 pub(crate) const NORM: Module = Module {
     name: "norm.compute_75",
     text: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/ptx/norm.compute_75.ptx")),

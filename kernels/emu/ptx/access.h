@@ -51,9 +51,19 @@ inline void shared_read(Warp& w, const Instruction& in, size_t at, unsigned n, u
     s.read(s.granules[g], w.first + (unsigned)lane, w.order, (uint16_t)in.line);
   if (!s.written(at, n)) throw Fault{text("a read of shared memory that nobody wrote: %u bytes at %zu", n, at)};
 }
+// What is written is not yet there for products that read shared memory on their own.
+inline void hide(Warp& w, size_t at) {
+  w.block->shared.fresh[at / 16] = 1;
+  w.unpublished.push_back((uint32_t)(at / 16));
+}
+inline void publish(Warp& w, const Instruction&, uint32_t) {
+  for (uint32_t piece : w.unpublished) w.block->shared.fresh[piece] = 0;
+  w.unpublished.clear();
+}
 inline void shared_write(Warp& w, const Instruction& in, size_t at, unsigned n, unsigned element, int lane) {
   Shared& s = w.block->shared;
   s.write(at, n);
+  if (!s.fresh.empty()) hide(w, at);
   s.refine(element);
   for (size_t g = at >> s.shift; g <= (at + n - 1) >> s.shift; g++)
     s.write(s.granules[g], w.first + (unsigned)lane, w.order, (uint16_t)in.line);
@@ -174,6 +184,7 @@ inline void copy_wait(Warp& w, const Instruction& in, uint32_t lanes) {
       if (c.valid) memcpy(s.bytes.data() + c.to, (const void*)c.from, 16);
       else memset(s.bytes.data() + c.to, 0, 16);
       s.write(c.to, 16);
+      if (!s.fresh.empty()) hide(w, c.to);
       for (size_t g = c.to >> s.shift; g <= (c.to + 15u) >> s.shift; g++) s.land(s.granules[g], w.first + c.lane, w.order);
     }
   groups.erase(groups.begin(), groups.begin() + (long)done);

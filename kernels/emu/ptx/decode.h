@@ -1,7 +1,7 @@
 // From statements to instructions: operands become places, types are checked as ptxas does, control becomes indices. Registers
 // that are never alive together share a place; one that may be read before it is written is an error.
 #pragma once
-#include "access.h"
+#include "groups.h"
 #include "opcodes.h"
 #include "operands.h"
 
@@ -87,6 +87,8 @@ class Decoder : Operands {
     else if (is("cp")) copies();
     else if (is("ldmatrix")) matrices();
     else if (is("mma")) product();
+    else if (is("wgmma")) group();
+    else if (s_->text == "fence.proxy.async.shared::cta") operands(0), in_.run = publish;
     else fail("unknown instruction");
   }
 
@@ -355,6 +357,38 @@ class Decoder : Operands {
     in_.flow = Flow::COLLECTIVE;
     in_.aligned = true;
     need(80);
+  }
+  // Products of groups of warps.
+  void group() {
+    in_.flow = Flow::COLLECTIVE;
+    in_.aligned = true;
+    if (module_.target != 90 || !module_.alone) fail("needs .target sm_90a");
+    if (s_->text == "wgmma.fence.sync.aligned" || s_->text == "wgmma.commit_group.sync.aligned") {
+      operands(0);
+      in_.run = has("fence") ? group_fence : group_commit;
+      return;
+    }
+    if (s_->text == "wgmma.wait_group.sync.aligned") {
+      operands(1);
+      if (s_->operands[0].form != Operand::NUMBER) fail("a wait for a number that is not written");
+      in_.number = (int64_t)s_->operands[0].bits;
+      in_.run = group_wait;
+      return;
+    }
+    if (s_->text != "wgmma.mma_async.sync.aligned.m64n256k16.f32.f16.f16") fail("unknown instruction");
+    operands(8);
+    const uint64_t wanted[4] = {1, 1, 0, 0};  // not negated, not transposed
+    for (size_t i = 0; i < 4; i++)
+      if (s_->operands[4 + i].form != Operand::NUMBER || s_->operands[4 + i].bits != wanted[i]) fail("negated or transposed");
+    const Operand& list = s_->operands[0];
+    if (list.form != Operand::LIST || list.of.size() != WIDE / 2) fail("another number of registers");
+    in_.o[0] = source(s_->operands[1], {'b', 64}), in_.o[1] = source(s_->operands[2], {'b', 64});
+    in_.o[2] = source(s_->operands[3], {'p', 1});
+    more_.push_back({kernel_.code.size(), kernel_.places.size()});
+    for (const Operand& o : list.of) source(o, {'f', 32});
+    for (const Operand& o : list.of) kernel_.places.push_back(result(o, {'f', 32}));
+    in_.run = ask;
+    kernel_.groups = true;
   }
   void need(int target) const {
     if (module_.target < target) fail(text("needs .target sm_%d", target));

@@ -12,7 +12,7 @@ struct Module {
 
   // Throws Invalid. The variables become buffers of `memory`, until `unload`. `target`: the chip, as in sm_80.
   Module(const char* source, Memory& memory, int target) : text(Parser(source).module()) {
-    if (text.target > target) throw Invalid{1, ptx::text("compiled for sm_%d, the chip is sm_%d", text.target, target)};
+    if (text.target > target || (text.alone && text.target != target)) throw Invalid{1, ptx::text("compiled for sm_%d, the chip is sm_%d", text.target, target)};
     for (auto& [name, v] : text.global) {
       variables.push_back(std::make_unique<unsigned char[]>(v.bytes + 256));
       v.address = ((uint64_t)variables.back().get() + 255) / 256 * 256;

@@ -55,7 +55,7 @@ inline std::vector<Token> tokens(const char* p) {
       p += 2;
     } else if (wordy(*p)) {
       const char* start = p;
-      while (*p && wordy(*p)) p++;
+      while (*p && (wordy(*p) || (p[0] == ':' && p[1] == ':' && wordy(p[2])))) p += *p == ':' ? 2 : 1;  // .shared::cta
       out.push_back({std::string(start, p), line});
     } else if (*p == '"') {
       const char* start = p++;
@@ -125,6 +125,7 @@ struct Entry {
 
 struct Text {
   int version = 0, target = 0;
+  bool alone = false;  // for that chip and no other, as in sm_90a
   std::map<std::string, Entry> entries;
   std::map<std::string, Variable> global, shared;
 };
@@ -142,6 +143,7 @@ class Parser {
         const std::string chip = next();
         if (chip.rfind("sm_", 0)) fail("an unknown target " + chip);
         out.target = atoi(chip.c_str() + 3);
+        out.alone = chip.back() == 'a';
         if (peek() == ",") fail("options of .target are not known");
       } else if (word == ".address_size") {
         if (next() != "64") fail("addresses have 64 bits");
@@ -294,7 +296,7 @@ class Parser {
     const Type of = type();
     do {
       const std::string name = next();
-      if (name[0] != '%') fail("a register without %: " + name);
+      if (name[0] != '%' && !isalpha((unsigned char)name[0])) fail("no name of a register: " + name);
       const Register first = {of, (int)entry_->registers.size()};
       int n = 1;
       if (take("<")) {

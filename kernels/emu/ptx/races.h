@@ -38,6 +38,7 @@ class Shared {
   std::vector<uint64_t> known;
   std::vector<Granule> granules;
   int shift = 2;
+  std::vector<char> fresh;  // pieces of 16 bytes that tensor cores may not see yet; empty if no kernel of the block asks
 
   void start(size_t n) {
     if (bytes.size() != n) {
@@ -50,6 +51,7 @@ class Shared {
       if (flights_) std::fill(granules.begin(), granules.end(), Granule{});
     }
     flights_ = false;
+    std::fill(fresh.begin(), fresh.end(), 0);
     barrier();
   }
   // Everything before is ordered before everything after.

@@ -100,6 +100,7 @@ class Runner {
     const Index& grid = launch_.grid;
     block.id = {(unsigned)(number % grid.x), (unsigned)(number / grid.x % grid.y), (unsigned)(number / grid.x / grid.y)};
     block.number = number;
+    if (kernel_.groups) block.shared.fresh.assign((kernel_.static_shared + shared_) / 16 + 1, 0);
     block.shared.start(kernel_.static_shared + shared_);
     block.toucher.start(number_, number, fences_.get());
     for (unsigned i = 0; i * 32 < threads_; i++) {
@@ -123,6 +124,10 @@ class Runner {
       w.order = {};
       w.open.clear();
       w.copies.clear();
+      w.asked.clear();
+      w.turns.clear();
+      w.fenced = false;
+      w.unpublished.clear();
     }
   }
 
@@ -230,6 +235,7 @@ class Runner {
         put(w, {(int)in.number, lanes, false});
         return;
       case Flow::END:
+        if (!w.asked.empty() || !w.turns.empty()) throw Fault{"an end with products under way"};
         w.live &= ~lanes;
         put(w, {g.pc + 1, others, false});
         return;

@@ -45,6 +45,7 @@ struct Kernel {
   std::vector<Place> places;        // of `more`
   std::vector<unsigned char> constants;
   size_t register_bytes = 0;
+  bool groups = false;  // multiplies by groups of warps, which read shared memory on their own
   int predicates = 0;
   unsigned maxntid[3] = {}, reqntid[3] = {}, minnctapersm = 0, maxnreg = 0;
   mutable uint64_t removed = 0;  // of the memory that the hints are of
@@ -63,6 +64,13 @@ struct Copy {
   uint8_t lane;
   bool valid;
   uint64_t from;
+};
+
+// A product of a group of warps that was asked for: its matrices' descriptors, and whether it adds to the sums.
+struct GroupProduct {
+  const Instruction* in;
+  uint64_t left, right;
+  bool adds;
 };
 
 struct Index {
@@ -91,6 +99,10 @@ struct Warp {
   Order order;
   std::vector<Copy> open;                 // cp.async since the last commit
   std::vector<std::vector<Copy>> copies;  // committed, not yet waited for
+  std::vector<GroupProduct> asked;                // wgmma since the last commit
+  std::vector<std::vector<GroupProduct>> turns;   // committed, not yet waited for
+  bool fenced = false;                       // since the last commit
+  std::vector<uint32_t> unpublished;         // pieces of 16 bytes written since the last fence.proxy.async
   uint32_t tid[3][32] = {};
   int pc = 0;  // that is run
 };

@@ -1,5 +1,7 @@
 // Nearest neighbour: the sieve's two values of each block, the bounds, and the k best, exact with ties and duplicates.
 #include "check.h"
+// So that a small case has several columns of tiles.
+#define NEAREST_GROUP 2
 #include "nearest.cu"
 
 #include <numeric>
@@ -85,7 +87,7 @@ static void sieve(const Case& c, unsigned seed, bool outlier, bool prunes = fals
     check::near("norm", bn[i], norm, 1e-5, 0);
     if (block[i / 64] < bl[i] || block[blocks + i / 64] < bn[i]) check::fail("a block's maximum is below row %d", i);
   }
-  emu::launch(dim3(ceil_div(c.m, nearest::ROWS), ceil_div(c.n, nearest::BANK)), 256, nearest::SHARED,
+  emu::launch(ceil_div(c.m, nearest::ROWS) * ceil_div(c.n, nearest::BANK), 256, nearest::SHARED,
               [&] { nearest_sieve(qp, bp, bn.data(), values.data(), c.m, c.n, k); });
   for (int i = 0; i < c.m; i++)
     for (int g = 0; g < blocks; g++) {

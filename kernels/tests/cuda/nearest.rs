@@ -16,18 +16,47 @@ fn distances_are_the_cpu_s() {
     }
 }
 
-#[test]
-fn nearest_rows_are_the_cpu_s_sieved_and_scanned() {
-    let Some(cuda) = open() else { return };
-    let cases: Vec<(Array2<f32>, Array2<f32>)> = vec![
+/// Queries and banks: one row, several tiles, far from the origin, ties, values whose squares vanish.
+fn cases() -> Vec<(Array2<f32>, Array2<f32>)> {
+    vec![
         (random((1, 1), 1), random((1, 1), 2)),
         (random((70, 33), 3), random((200, 33), 4)),
         (random((3, 550), 5) * 1e-3, random((90, 550), 6) * 1e-3 + 40.0),
         (tied(20, 3, 3, 7), tied(300, 3, 3, 8)),
         (tied(4, 5, 1, 9), tied(130, 5, 1, 10)),
         (random((2, 4), 11) * 1e-30, random((70, 4), 12) * 1e-30),
-    ];
-    for (q, b) in &cases {
+    ]
+}
+
+#[test]
+fn hopper_s_own_sieve_finds_the_same() {
+    let Some(cuda) = open() else { return };
+    if cuda.info().capability != (9, 0) {
+        eprintln!("{} is no Hopper, whose sieve no other chip runs", cuda.info());
+        return;
+    }
+    // As `cargo xtask tune` chooses it once it is the faster one.
+    let usual = include_str!("../../ptx/nearest.compute_80.ptx");
+    let wide = usual.replacen("NEAREST_WIDE=0", "NEAREST_WIDE=1", 1);
+    assert!(wide.lines().take(4).any(|line| line.contains("NEAREST_WIDE=1")));
+    // A variant that is tried has its own choice.
+    if std::env::var_os("BLEMISH_PTX").is_none() {
+        cuda.substitute("nearest.compute_80", &wide).unwrap();
+    }
+    let several = [(random((150, 130), 13), random((300, 130), 14)), (tied(135, 260, 2, 15), tied(600, 260, 2, 16))];
+    for (q, b) in cases().iter().chain(&several) {
+        let bank = Bank::with_small(&cuda, b.view(), 1).unwrap();
+        let cpu = nearest::Bank::new(b.clone()).unwrap();
+        for k in [1, 9] {
+            assert_eq!(bank.search(q.view(), k).unwrap(), cpu.search(q.view(), k).unwrap(), "{bank:?} k {k}");
+        }
+    }
+}
+
+#[test]
+fn nearest_rows_are_the_cpu_s_sieved_and_scanned() {
+    let Some(cuda) = open() else { return };
+    for (q, b) in &cases() {
         let cpu = nearest::Bank::new(b.clone()).unwrap();
         for small in [1, usize::MAX] {
             let bank = Bank::with_small(&cuda, b.view(), small).unwrap();

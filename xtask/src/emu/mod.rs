@@ -57,6 +57,9 @@ fn compiler() -> Option<String> {
 }
 
 /// Where things are built, and with what.
+/// The driver's mode in which the chip is a Hopper, and what the names of the tests that want one hold.
+const HOPPER: &str = "hopper";
+
 struct Place {
     root: PathBuf,
     folder: PathBuf,
@@ -135,7 +138,14 @@ impl Place {
         if !shell::passes(command().arg("--no-run"))? {
             bail!("the tests of the GPU code do not compile");
         }
-        shell::passes(command().env("LD_LIBRARY_PATH", search(driver)).env("BLEMISH_REQUIRE_CUDA", "1"))
+        let with = |command: &mut Command| {
+            command.env("LD_LIBRARY_PATH", search(driver)).env("BLEMISH_REQUIRE_CUDA", "1");
+        };
+        let (mut all, mut hopper) = (command(), self.cargo_test(&["blemish-kernels"], &[]));
+        with(&mut all);
+        // What a chip of 9.0 alone runs.
+        with(hopper.env("BLEMISH_DRIVER", HOPPER).args(["--", HOPPER]));
+        Ok(shell::passes(&mut all)? & shell::passes(&mut hopper)?)
     }
 
     /// Runs one test of the kernels; the driver takes the text in `planted` for the PTX file it was made from.
@@ -147,6 +157,9 @@ impl Place {
         let mut command = self.cargo_test(&["blemish-kernels"], &[]);
         command.args(["--", "--exact", test, "--nocapture"]).stdin(Stdio::null());
         command.env("LD_LIBRARY_PATH", search(driver)).env("BLEMISH_REQUIRE_CUDA", "1");
+        if test.contains(HOPPER) {
+            command.env("BLEMISH_DRIVER", HOPPER);
+        }
         if let Some(path) = planted {
             command.env("BLEMISH_PLANTED", path);
         }

@@ -106,6 +106,7 @@ const MISALIGNED: &str = "is not aligned";
 const CONV: &str = "network::convolutions_agree_with_the_cpu";
 const POOL: &str = "network::pools_and_gates_agree_with_the_cpu";
 const NEAREST: &str = "nearest::nearest_rows_are_the_cpu_s_sieved_and_scanned";
+const WIDE: &str = "nearest::hopper_s_own_sieve_finds_the_same";
 const PRODUCT: &str = "product::products_agree_with_the_cpu";
 const BLOCK: &str = "flow::a_block_agrees_with_the_cpu";
 const NORM: &str = "layer::norms_of_maps_agree_with_the_cpu";
@@ -164,6 +165,19 @@ pub(super) const PTX: &[PtxFault] = &[
     ),
     fault("nearest.compute_80", "nearest_sieve", NEAREST, "barrier after the wait", Omit("bar.sync", 0), RACE),
     fault("nearest.compute_80", "nearest_sieve", NEAREST, "no wait", Omit("cp.async.wait_group", 0), FLIGHT),
+    fault("nearest.compute_90a", "nearest_sieve", WIDE, "barrier after the wait", Omit("bar.sync", 0), RACE),
+    fault("nearest.compute_90a", "nearest_sieve", WIDE, "no wait for copies", Omit("cp.async.wait_group", 0), FLIGHT),
+    fault("nearest.compute_90a", "nearest_sieve", WIDE, "not published", Omit("fence.proxy", 0), "fence.proxy.async"),
+    fault("nearest.compute_90a", "nearest_sieve", WIDE, "no fence", Omit("wgmma.fence", 0), "without wgmma.fence"),
+    fault("nearest.compute_90a", "nearest_sieve", WIDE, "sums read early", Omit("wgmma.wait_group", 1), "under way"),
+    fault(
+        "nearest.compute_90a",
+        "nearest_sieve",
+        WIDE,
+        "lax wait for products",
+        Edit("wgmma.wait_group", 0, "1;", "3;"),
+        "",
+    ),
     fault("product.compute_80", "product_forward_bf16", PRODUCT, "barrier of a step", Omit("bar.sync", 0), RACE),
     fault("product.compute_75", "product_forward_f32", PRODUCT, "barrier of a step", Omit("bar.sync", 0), RACE),
     fault("pool.compute_75", "global_mean_f16", POOL, "barrier after sums", Omit("bar.sync", 1), RACE),

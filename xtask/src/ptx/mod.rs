@@ -48,7 +48,7 @@ const fn unit(name: &'static str, target: &'static str) -> Unit {
     Unit { name, target }
 }
 
-const UNITS: [Unit; 23] = [
+const UNITS: [Unit; 24] = [
     unit("adam", "compute_75"),
     unit("blur", "compute_75"),
     unit("conv", "compute_75"),
@@ -64,6 +64,7 @@ const UNITS: [Unit; 23] = [
     unit("moments", "compute_75"),
     unit("nearest", "compute_75"),
     unit("nearest", "compute_80"),
+    unit("nearest", "compute_90a"),
     unit("norm", "compute_75"),
     unit("pairwise", "compute_75"),
     unit("pool", "compute_75"),
@@ -90,7 +91,17 @@ impl Unit {
     /// The chips the gate assembles for.
     fn chips(self) -> &'static [u32] {
         const ALL: [u32; 7] = [75, 80, 86, 89, 90, 100, 120];
-        if self.target == "compute_75" { &ALL } else { &ALL[1..] }
+        match self.target {
+            "compute_75" => &ALL,
+            // Features of one architecture alone, which no other chip has.
+            "compute_90a" => &ALL[4..5],
+            _ => &ALL[1..],
+        }
+    }
+
+    /// The assembler's name of one of those chips.
+    fn assembled(self, chip: u32) -> String {
+        format!("{chip}{}", if self.target.ends_with('a') { "a" } else { "" })
     }
 
     /// The flags, without paths of this machine.
@@ -231,7 +242,7 @@ fn sass(root: &Path, tools: &Tools, kernel: &str, chip: &str) -> Result<bool> {
             continue;
         }
         let cubin = tools.folder().join("sass.cubin");
-        let used = gate::assemble(&ptxas, &path, chip, &cubin)?;
+        let used = gate::assemble(&ptxas, &path, &unit.assembled(chip.parse()?), &cubin)?;
         let listing = shell::output(Command::new(nvdisasm).arg("-c").arg(&cubin))?;
         let start = listing.find(&format!(".text.{kernel}:")).context("the disassembly lacks the kernel")?;
         let body = &listing[start..];

@@ -192,7 +192,7 @@ fn rank(tools: &Tools, kernel: &str, arch: &str, variants: Vec<Compiled>) -> Res
         for unit in units.iter().rev() {
             let path = variant.folder.join(unit.file_name());
             let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-            for usage in gate::assemble(&ptxas, &path, arch, Path::new("/dev/null"))? {
+            for usage in gate::assemble(&ptxas, &path, &unit.assembled(arch.parse()?), Path::new("/dev/null"))? {
                 if kernels.contains(&usage.name) {
                     continue;
                 }
@@ -272,7 +272,9 @@ fn shared(ptx: &str, kernel: &str) -> u32 {
         "mahalanobis_triangle" => 8800 + 16 * one("MAHALANOBIS_WARPS"),
         // Of 550 channels and four pictures.
         "moments_add_f32" | "moments_add_f64" => 8800,
-        "moments_factor" => 33_792,
+        "moments_factor" => 34_816,
+        "moments_pack" => 4160,
+        "sieve_wide" => one("SIEVE_STAGES") * 49_152,
         "nearest_sieve" => one("NEAREST_STAGES") * (one("NEAREST_ROWS") + 256) * 64,
         // Of 1536 inputs.
         "projection_apply" => 4 * 1536 * one("PROJECTION_ROWS"),

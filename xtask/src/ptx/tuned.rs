@@ -137,7 +137,11 @@ pub(super) fn modules(builds: &[Build]) -> String {
         let own = |b: &&Build| (b.unit.name, b.unit.target) == (unit.name, unit.target);
         let Some(usual) = builds.iter().filter(own).find(|b| b.chip.is_none()) else { continue };
         let chips = builds.iter().filter(own).filter_map(|b| Some(format!("({}, {})", b.chip?, include(b))));
-        let suffix = if unit.target == "compute_75" { "" } else { "_80" };
+        let suffix = match unit.target {
+            "compute_75" => "",
+            "compute_90a" => "_90",
+            _ => "_80",
+        };
         text += &format!(
             "pub(crate) const {}{suffix}: Module = Module {{\n    name: \"{}.{}\",\n    text: {},\n    tuned: &[{}],\n}};\n",
             unit.name.to_uppercase(),

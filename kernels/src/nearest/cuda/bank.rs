@@ -4,7 +4,7 @@ use ndarray::{Array2, ArrayView2};
 
 use super::pairwise;
 use crate::KernelError;
-use crate::cuda::{CudaResult, NEAREST, NEAREST_80, THREADS, grid};
+use crate::cuda::{CudaResult, NEAREST, NEAREST_80, NEAREST_90, THREADS, grid};
 use crate::error::shape_error;
 use crate::nearest::{Neighbors, finite};
 
@@ -17,6 +17,8 @@ pub(super) const SMALL: usize = 512;
 pub(super) const BLOCK: usize = 64;
 /// Rows of the bank in a tile of the sieve.
 const TILE: usize = 256;
+/// Queries of a tile, and shared bytes, of the sieve for Hopper.
+const WIDE: (usize, usize) = (128, 196_608);
 /// Shared bytes that the sieve may take, whatever its tile.
 const SHARED: u32 = 98_304;
 /// Bytes of distances or bounds that a search holds at a time, at most: queries go in groups.
@@ -234,19 +236,40 @@ impl Sieve {
         // SAFETY: m d queries and d of the centre in; m k, m and m values out.
         unsafe { launch.run((grid(m, 8), 1), THREADS, 0) }?;
         let mut values = cuda.scratch::<f32>(2 * n.div_ceil(BLOCK) * m)?;
-        let ([rows], [stages]) =
-            (cuda.parameter(NEAREST_80, "NEAREST_ROWS")?, cuda.parameter(NEAREST_80, "NEAREST_STAGES")?);
-        let shared = (stages * (rows + TILE) * 64) as u32;
-        let launch = cuda.launch(NEAREST_80, "nearest_sieve")?.input(&half).input(&self.half).input(&self.norm);
-        let launch = launch.output(&mut values).int(m).int(n).int(k);
-        // SAFETY: m k and n k halves in rows of a multiple of 32, from allocations aligned to 256 bytes; 2 ceil(n / 64) m
-        // values out.
-        unsafe { launch.run((grid(m, rows), grid(n, TILE)), THREADS, shared) }?;
+        self.products(cuda, &half, &mut values, m, n)?;
         let launch = cuda.launch(NEAREST_80, "nearest_rerank")?.input(query).input(bank.rows).input(&norm).input(&loss);
         let launch = launch.input(&self.block).input(&values).output(&mut found.0).output(&mut found.1);
         let launch = launch.float(self.scale).int(m).int(n).int(d).int(k).int(kept);
         // SAFETY: the sizes are those above; m kept results out, kept <= min(32, n).
         unsafe { launch.run((grid(m, 8), 1), THREADS, 0) }?;
         Ok(found)
+    }
+
+    /// The two smallest bounds of each query and block of the bank.
+    fn products(
+        &self,
+        cuda: &Cuda,
+        half: &Buffer<u16>,
+        values: &mut Buffer<f32>,
+        m: usize,
+        n: usize,
+    ) -> CudaResult<()> {
+        let ([used], [rows], [stages]) = (
+            cuda.parameter(NEAREST_80, "NEAREST_WIDE")?,
+            cuda.parameter(NEAREST_80, "NEAREST_ROWS")?,
+            cuda.parameter(NEAREST_80, "NEAREST_STAGES")?,
+        );
+        let can = cuda.info().capability == (9, 0) && cuda.info().shared_memory as usize >= WIDE.1;
+        let (module, rows, shared) = if used == 1 && can {
+            (NEAREST_90, WIDE.0, WIDE.1)
+        } else {
+            (NEAREST_80, rows, stages * (rows + TILE) * 64)
+        };
+        let launch = cuda.launch(module, "nearest_sieve")?;
+        let launch = launch.input(half).input(&self.half).input(&self.norm).output(values).int(m).int(n).int(self.k);
+        // SAFETY: m k and n k halves in rows of a multiple of 32, from allocations aligned to 256 bytes; 2 ceil(n / 64) m
+        // values out.
+        unsafe { launch.run((grid(m, rows).saturating_mul(grid(n, TILE)), 1), THREADS, shared as u32) }?;
+        Ok(())
     }
 }
