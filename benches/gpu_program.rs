@@ -17,6 +17,7 @@ pub(crate) struct Program {
     pub(crate) cuda: Cuda,
     pub(crate) tiny: bool,
     repetitions: usize,
+    out: Option<String>,
 }
 
 /// Opens the GPU, has `rows` measure and writes what it found; `what` is measured, `usually` so many times.
@@ -53,16 +54,13 @@ pub(crate) fn run<E: std::fmt::Display>(
     };
     let emulated = cuda.info().name == "emulated";
     let tiny = tiny.unwrap_or(emulated);
-    let program = Program { cuda, tiny, repetitions: if tiny { 1 } else { repetitions } };
+    let program = Program { cuda, tiny, repetitions: if tiny { 1 } else { repetitions }, out };
     match rows(&program) {
-        Ok(_) if emulated && out.is_none() => {
+        Ok(_) if emulated && program.out.is_none() => {
             println!("the {what} run; on the stand-in driver their times mean nothing");
             ExitCode::SUCCESS
         }
-        Ok(rows) => {
-            let gpu = &program.cuda.info().name;
-            write(out.as_deref(), &json!({"gpu": gpu, "repetitions": program.repetitions, "rows": rows}))
-        }
+        Ok(rows) => write(program.out.as_deref(), &program.outcome(&rows)),
         Err(error) => {
             eprintln!("error: {error}");
             ExitCode::FAILURE
@@ -71,6 +69,17 @@ pub(crate) fn run<E: std::fmt::Display>(
 }
 
 impl Program {
+    fn outcome(&self, rows: &[Value]) -> Value {
+        json!({"gpu": self.cuda.info().name, "repetitions": self.repetitions, "rows": rows})
+    }
+
+    /// Writes the rows so far where the outcome goes, so that a run that is stopped leaves what it had.
+    pub(crate) fn keep(&self, rows: &[Value]) {
+        if self.out.is_some() {
+            write(self.out.as_deref(), &self.outcome(rows));
+        }
+    }
+
     /// The median and the least milliseconds of `call` by CUDA events; `device` makes an error of the GPU's.
     pub(crate) fn time<T, E>(
         &self,

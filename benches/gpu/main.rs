@@ -34,7 +34,7 @@ use std::path::PathBuf;
 use blemish_kernels::ceiling;
 use blemish_kernels::cuda::CudaResult;
 use blemish_tensor::cuda::Cuda;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use measure::Bench;
 
@@ -86,16 +86,9 @@ fn run(cuda: &Cuda, options: &Options) -> CudaResult<String> {
     let ceilings =
         if tiny { ceiling::cuda::measure(cuda, 1 << 16, 2)? } else { ceiling::cuda::measure(cuda, 1 << 30, 1 << 12)? };
     let repetitions = if tiny { 1 } else { options.repetitions };
-    let mut bench = Bench::new(cuda.clone(), ceilings, repetitions, options.kernels.clone());
-    cases::all(&mut bench, tiny)?;
-    fits::all(&mut bench, tiny)?;
-    network::all(&mut bench, tiny)?;
-    products::all(&mut bench, tiny)?;
-    flows::all(&mut bench, tiny)?;
-    windows::all(&mut bench, tiny)?;
     let info = cuda.info();
     let (major, minor) = info.capability;
-    let value = json!({
+    let head = json!({
         "gpu": info.name,
         "chip": format!("{major}{minor}"),
         "multiprocessors": info.multiprocessors,
@@ -104,9 +97,27 @@ fn run(cuda: &Cuda, options: &Options) -> CudaResult<String> {
         "repetitions": repetitions,
         "substituted": substituted,
         "ceilings": {"copy_gbs": ceilings.copy_gbs, "gflops": ceilings.gflops, "tensor_gflops": ceilings.tensor_gflops},
-        "rows": bench.rows(),
     });
-    Ok(format!("{value:#}"))
+    let outcome = move |rows: &[Value]| {
+        let mut whole = head.clone();
+        whole["rows"] = rows.into();
+        format!("{whole:#}")
+    };
+    let (out, so_far) = (options.out.clone(), outcome.clone());
+    let keep = move |rows: &[Value]| {
+        if let Some(path) = &out {
+            // The whole is written at the end, and an error told there.
+            let _ = std::fs::write(path, so_far(rows));
+        }
+    };
+    let mut bench = Bench::new(cuda.clone(), ceilings, repetitions, options.kernels.clone(), Box::new(keep));
+    cases::all(&mut bench, tiny)?;
+    fits::all(&mut bench, tiny)?;
+    network::all(&mut bench, tiny)?;
+    products::all(&mut bench, tiny)?;
+    flows::all(&mut bench, tiny)?;
+    windows::all(&mut bench, tiny)?;
+    Ok(outcome(bench.rows()))
 }
 
 impl Options {

@@ -39,11 +39,19 @@ pub(crate) struct Bench {
     repetitions: usize,
     only: Vec<String>,
     rows: Vec<Value>,
+    keep: Box<dyn Fn(&[Value])>,
 }
 
 impl Bench {
-    pub(crate) fn new(cuda: Cuda, ceilings: Ceilings, repetitions: usize, only: Vec<String>) -> Bench {
-        Bench { cuda, ceilings, repetitions, only, rows: Vec::new() }
+    /// `keep` gets the rows so far after each, so that a run that is stopped leaves what it had.
+    pub(crate) fn new(
+        cuda: Cuda,
+        ceilings: Ceilings,
+        repetitions: usize,
+        only: Vec<String>,
+        keep: Box<dyn Fn(&[Value])>,
+    ) -> Bench {
+        Bench { cuda, ceilings, repetitions, only, rows: Vec::new(), keep }
     }
 
     pub(crate) fn rows(&self) -> &[Value] {
@@ -116,6 +124,7 @@ impl Bench {
         let name: Vec<String> = shape.iter().map(|(k, v)| format!("{k}={v}")).collect();
         eprintln!("{op} {}: {:.3} ms", name.join(" "), row["ms"].as_f64().unwrap_or_default());
         self.rows.push(Value::Object(row));
+        (self.keep)(&self.rows);
         Ok(())
     }
 

@@ -11,15 +11,34 @@ use crate::measure::{Bench, Work};
 const MANY: usize = 1000;
 
 pub(crate) fn all(bench: &mut Bench, tiny: bool) -> CudaResult<()> {
-    let real: &[[usize; 4]] =
-        &[[64, 768, 256, 128], [64, 2304, 1024, 128], [256, 2304, 1024, 128], [4096, 2304, 1024, 128]];
+    let real: &[[usize; 4]] = &[[64, 768, 256, 128], [64, 2304, 1024, 128], [256, 2304, 1024, 128]];
     for &shape in if tiny { &[[9, 12, 6, 4]] } else { real } {
         layer(bench, shape, false)?;
         if possible(&bench.cuda) {
             layer(bench, shape, true)?;
         }
     }
-    Ok(())
+    scoring(bench, if tiny { [9, 12, 6, 4] } else { [4096, 2304, 1024, 128] })
+}
+
+/// A layer as it scores: many rows, in `f32`.
+fn scoring(bench: &mut Bench, [n, o, c, k]: [usize; 4]) -> CudaResult<()> {
+    const OP: &str = "product_many_f32";
+    let (i, cuda) = (c + k, bench.cuda.clone());
+    let bytes = 4 * o * i + 4 * n * (i + o);
+    if !bench.wants(OP, bytes) {
+        return Ok(());
+    }
+    let weight = Weight::new(&cuda, &values(o * i), [o, i], false)?;
+    let (x, cond, bias) = (cuda.upload(&values(n * c))?, cuda.upload(&values(n * k))?, cuda.upload(&values(o))?);
+    let mut out = cuda.scratch::<f32>(n * o)?;
+    let (x, condition) = (Half { buffer: &x, pitch: c }, Some(Half { buffer: &cond, pitch: k }));
+    let input = Input { x, condition, widths: [c, k] };
+    let work = Work::new(2.0 * n as f64 * o as f64 * i as f64, bytes);
+    let shape = [("n", n), ("outputs", o), ("inputs", c), ("condition", k)];
+    bench.run(OP, &shape, work, &[("product_forward_many_f32", work)], MANY, || {
+        weight.forward_f32(n, input, &bias, true, HalfMut { buffer: &mut out, pitch: o })
+    })
 }
 
 fn values(len: usize) -> Vec<f32> {
@@ -53,12 +72,14 @@ fn layer(bench: &mut Bench, [n, o, c, k]: [usize; 4], bf16: bool) -> CudaResult<
     };
     let shape = [("n", n), ("outputs", o), ("inputs", c), ("condition", k)];
     if wanted[0] {
-        bench.run(ops[0], &shape, work(i, 4 * o * i + rows), &[], MANY, || {
+        let work = work(i, 4 * o * i + rows);
+        bench.run(ops[0], &shape, work, &[(ops[0], work)], MANY, || {
             weight.forward(n, input, &bias, true, HalfMut { buffer: &mut out, pitch: o })
         })?;
     }
     if wanted[1] {
-        bench.run(ops[1], &shape, work(c, 4 * o * c + 4 * n * (c + o)), &[], MANY, || {
+        let work = work(c, 4 * o * c + 4 * n * (c + o));
+        bench.run(ops[1], &shape, work, &[(ops[1], work)], MANY, || {
             weight.backward(n, c, half(&g, o), Back::default(), HalfMut { buffer: &mut out, pitch: c })
         })?;
     }
@@ -66,7 +87,8 @@ fn layer(bench: &mut Bench, [n, o, c, k]: [usize; 4], bf16: bool) -> CudaResult<
         let mut steps = Steps::new(&cuda, 1)?;
         steps.load(&[AdamStep::new(1e-4, [0.9, 0.999], 1e-8, 0.0, false, 1)])?;
         let mut moments = Moments::new(&cuda, o * i)?;
-        bench.run(ops[2], &shape, work(i, 24 * o * i + rows), &[], MANY, || {
+        let work = work(i, 24 * o * i + rows);
+        bench.run(ops[2], &shape, work, &[(ops[2], work)], MANY, || {
             weight.update(n, half(&g, o), input, &steps, &mut moments)
         })?;
     }

@@ -45,6 +45,7 @@ impl Bench<'_> {
         let [ms, least] = [ms, least].map(|ms| ms / parts.max(1) as f64);
         eprintln!("{op} {shape}: {ms:.3} ms");
         self.rows.push(json!({"op": op, "shape": shape, "ms": ms, "least_ms": least}));
+        self.program.keep(&self.rows);
         Ok(())
     }
 }

@@ -55,6 +55,7 @@ fn rows(program: &Program) -> Result<Vec<Value>, BackboneError> {
                 "least_ms": least,
                 "pictures_per_second": n as f64 / ms.max(1e-9) * 1e3,
             }));
+            program.keep(&rows);
         }
     }
     Ok(rows)

@@ -439,6 +439,7 @@ FORMULAS = {
         for part in ("forward", "backward", "update")
         for kind in ("f32", "bf16")
     },
+    "product_many_f32": Linear("forward", False),
     "network": network,
     "moments_fit": moments,
     "projection": projection,

@@ -41,7 +41,7 @@
 #ifndef PRODUCT_ROWS  // tune: 64,32,4,4,4 64,32,4,4,2 64,32,4,4,1 32,32,4,4,4 32,32,4,4,8 64,32,8,4,4 64,64,4,4,2
 #define PRODUCT_ROWS 64,32,4,4,4
 #endif
-#ifndef PRODUCT_MANY  // tune: 128,64,8,4,1 64,64,4,4,1
+#ifndef PRODUCT_MANY  // tune: 128,64,8,4,1 128,128,8,8,1 64,64,4,4,1
 #define PRODUCT_MANY 128,64,8,4,1
 #endif
 #ifndef PRODUCT_UPDATE  // tune: 64,64,4,4,1 32,64,4,4,1 32,128,4,4,1 64,128,8,4,1
@@ -226,14 +226,15 @@ struct Update {
 }  // namespace product
 
 #define PRODUCT_THREADS(tile) (product::tile::THREADS * product::tile::GROUPS)
-#define PRODUCT_BOUNDS(tile) __launch_bounds__(PRODUCT_THREADS(tile), PRODUCT_THREADS(tile) > 256 ? 1 : PRODUCT_THREADS(tile) > 128 ? 2 : 4)
+#define PRODUCT_BLOCKS(tile) (PRODUCT_THREADS(tile) > 256 || product::tile::SUMS > 32 ? 1 : PRODUCT_THREADS(tile) > 128 ? 2 : 4)
+#define PRODUCT_BOUNDS(tile) __launch_bounds__(PRODUCT_THREADS(tile), PRODUCT_BLOCKS(tile))
 
 #if defined(EMU) || __CUDA_ARCH__ < 800
 namespace product {
 
 template <int ROWS_, int COLUMNS_, int HIGH_, int WIDE_, int GROUPS_> struct Plain {
   static constexpr int ROWS = ROWS_, COLUMNS = COLUMNS_, HIGH = HIGH_, WIDE = WIDE_, GROUPS = GROUPS_, DEPTH = 16;
-  static constexpr int DOWN = ROWS / HIGH, ACROSS = COLUMNS / WIDE, THREADS = DOWN * ACROSS;
+  static constexpr int DOWN = ROWS / HIGH, ACROSS = COLUMNS / WIDE, THREADS = DOWN * ACROSS, SUMS = HIGH * WIDE;
   // Shared memory is [DEPTH, side]; padded, so that what is turned on its way falls into other banks.
   static constexpr int LEFT = ROWS + 4, RIGHT = COLUMNS + 4, STAGE = DEPTH * (LEFT + RIGHT);
   // Row or column i of a thread, in groups of 4.
@@ -354,7 +355,7 @@ namespace product {
 
 template <int WM_, int WN_, int FM_, int FN_, int GROUPS_> struct Cores {
   static constexpr int WM = WM_, WN = WN_, FM = FM_, FN = FN_, GROUPS = GROUPS_, DEPTH = 32;
-  static constexpr int THREADS = WM * WN * 32, ROWS = WM * FM * 16, COLUMNS = WN * FN * 8;
+  static constexpr int THREADS = WM * WN * 32, ROWS = WM * FM * 16, COLUMNS = WN * FN * 8, SUMS = 4 * FM * FN;
   // Shared memory holds a side as it lies in its matrix. Rows are padded by 16 bytes, so that the eight of ldmatrix hit all banks.
   static constexpr int STAGE = (ROWS + COLUMNS) * (DEPTH + 8);
   static_assert(FN % 2 == 0 && ROWS >= 32 && COLUMNS >= 32, "fragments of columns in pairs, sides that fit a stage either way");
