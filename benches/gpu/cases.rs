@@ -176,15 +176,15 @@ fn coreset(bench: &mut Bench, n: usize, d: usize, count: usize) -> CudaResult<()
 
 fn blurring(bench: &mut Bench, n: usize, side: usize) -> CudaResult<()> {
     let values = n * side * side;
-    if !bench.wants("blur", 12 * values) {
+    if !bench.wants("blur", 8 * values) {
         return Ok(());
     }
     let cuda = bench.cuda.clone();
     let maps = cuda.upload(&spread(values, 4))?;
-    // Two passes of 33 taps, each reading and writing every value.
-    let work = Work::new(2.0 * 48.0 * values as f64, 16 * values);
+    // Two passes of 33 taps, with one reading and writing of every value.
+    let work = Work::new(2.0 * 48.0 * values as f64, 8 * values);
     let call = || blur::cuda::gaussian(&cuda, &maps, [n, side, side], 4.0, Border::Reflect).map(drop);
-    bench.run("blur", &[("n", n), ("side", side)], work, &[("blur_axis", work)], MANY, call)
+    bench.run("blur", &[("n", n), ("side", side)], work, &[("blur_tile", work)], MANY, call)
 }
 
 fn antialias(bench: &mut Bench, from: usize, to: usize) -> CudaResult<()> {

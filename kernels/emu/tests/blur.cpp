@@ -16,6 +16,12 @@ static void one(int n, int h, int w, int radius, bool symmetric, unsigned seed) 
   const unsigned grid = check::ceil_div(x.size(), 256);
   emu::launch(grid, 256, 0, [&] { blur_axis(xd.data(), mid.data(), kd.data(), n, h, w, radius, 0, symmetric); });
   emu::launch(grid, 256, 0, [&] { blur_axis(mid.data(), out.data(), kd.data(), n, h, w, radius, 1, symmetric); });
+  check::Buffer<float> both(x.size());
+  const size_t shared = 4 * ((radius + 4) / 4 * 4 + 2 * (blur::HIGH + radius) * (blur::WIDE + 2 * radius + 1));
+  const dim3 tiles(check::ceil_div(w, blur::WIDE) * check::ceil_div(h, blur::HIGH), std::min(n, 2));
+  emu::launch(tiles, 256, shared, [&] { blur_tile(xd.data(), both.data(), kd.data(), n, h, w, radius, symmetric); });
+  for (size_t i = 0; i < x.size(); i++)
+    if (both[i] != out[i]) check::fail("tile of %dx%dx%d radius %d seed %u at %zu: got %.9g, wanted %.9g", n, h, w, radius, seed, i, both[i], out[i]);
   std::vector<float> half(x.size());
   std::vector<double> half64(x.size());
   for (int pass = 0; pass < 2; pass++)
@@ -43,7 +49,7 @@ static void one(int n, int h, int w, int radius, bool symmetric, unsigned seed) 
 }
 
 int main() {
-  const int sizes[][4] = {{1, 1, 1, 3}, {2, 5, 7, 2}, {1, 33, 20, 16}, {3, 2, 40, 9}, {1, 9, 1, 0}};
+  const int sizes[][4] = {{1, 1, 1, 3}, {2, 5, 7, 2}, {1, 33, 20, 16}, {3, 2, 40, 9}, {1, 9, 1, 0}, {2, 34, 270, 10}, {1, 3, 140, 16}};
   for (auto& s : sizes)
     check::schedules(4, [&](unsigned seed) { one(s[0], s[1], s[2], s[3], seed & 1, seed); });
   return check::result("blur");

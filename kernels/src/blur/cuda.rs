@@ -5,8 +5,11 @@ use blemish_tensor::cuda::{Buffer, Cuda};
 
 use super::{Border, MAX_SIGMA, half_kernel};
 use crate::KernelError;
-use crate::cuda::{BLUR, CudaResult, THREADS, check, grid};
+use crate::cuda::{BLUR, CudaResult, THREADS, check, grid, strips};
 use crate::error::shape_error;
+
+/// Rows of a tile of the kernel that makes both passes at once.
+const HIGH: usize = 32;
 
 /// Blurs `n` maps `[n, h, w]` with a Gaussian of `sigma` pixels.
 ///
@@ -30,11 +33,24 @@ pub fn gaussian(
     let values = check(OP, &[n, h, w], maps.len())?;
     let taps = half_kernel(sigma);
     let kernel = cuda.upload(&taps)?;
-    let (mut down, mut out) = (cuda.scratch(values)?, cuda.scratch(values)?);
+    let radius = taps.len() - 1;
     let symmetric = usize::from(border == Border::Symmetric);
+    let mut out = cuda.scratch(values)?;
+    let [wide] = cuda.parameter(BLUR, "BLUR_WIDE")?;
+    let shared = 4 * ((radius + 4) / 4 * 4 + 2 * (HIGH + radius) * (wide + 2 * radius + 1));
+    if shared <= cuda.info().shared_memory as usize {
+        let launch = cuda.launch(BLUR, "blur_tile")?.input(maps).output(&mut out).input(&kernel);
+        let launch = launch.int(n).int(h).int(w).int(radius).int(symmetric);
+        let tiles = grid(w.div_ceil(wide).saturating_mul(h.div_ceil(HIGH)), 1);
+        // SAFETY: both buffers hold the n h w values, `kernel` radius + 1; tiles cover a map, and shared memory holds one with
+        // what surrounds it.
+        unsafe { launch.run((tiles, strips(n)), THREADS, shared as u32) }?;
+        return Ok(out);
+    }
+    let mut down = cuda.scratch(values)?;
     let pass = |from: &Buffer<f32>, to: &mut Buffer<f32>, axis: usize| {
         let launch = cuda.launch(BLUR, "blur_axis")?.input(from).output(to).input(&kernel);
-        let launch = launch.int(n).int(h).int(w).int(taps.len() - 1).int(axis).int(symmetric);
+        let launch = launch.int(n).int(h).int(w).int(radius).int(axis).int(symmetric);
         // SAFETY: both buffers hold the n h w values, `kernel` radius + 1; reflected indices lie inside their line.
         unsafe { launch.run((grid(values, THREADS as usize), 1), THREADS, 0) }
     };

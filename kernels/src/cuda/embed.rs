@@ -9,7 +9,7 @@
 
 use blemish_tensor::cuda::{Buffer, Cuda};
 
-use super::{CudaResult, EMBED, THREADS, check, grid};
+use super::{CudaResult, EMBED, THREADS, check, grid, strips};
 use crate::KernelError;
 use crate::error::shape_error;
 use crate::resize::cuda::{Columns, bilinear, bilinear_into};
@@ -58,9 +58,16 @@ fn mean3(
 ) -> CudaResult<()> {
     let launch = cuda.launch(EMBED, "embed_mean3")?.input(map).output(out).int(n).int(h).int(w).int(c);
     let launch = launch.int(columns.pitch).int(columns.offset);
-    // SAFETY: one thread for each of the n h w c values of `map`; each writes one value inside `out`, since c + offset is at
-    // most the pitch and `out` has n h w times that.
-    unsafe { launch.run((grid(map.len(), THREADS as usize), 1), THREADS, 0) }?;
+    let [most] = cuda.parameter(EMBED, "EMBED_ROWS")?;
+    let each = h.div_ceil(h.div_ceil(most));
+    let wide = [c, columns.pitch, columns.offset].iter().all(|n| n % 4 == 0);
+    let pieces = if wide { c / 4 } else { c };
+    // A block has `slab` pieces of channels of each of its columns.
+    let slab = pieces.min(32);
+    let blocks = pieces.div_ceil(slab).saturating_mul(w.div_ceil(THREADS as usize / slab));
+    // SAFETY: a thread for each piece of channels and column of `map`, which walks down `each` rows, in rows of the grid that kernels
+    // walk over; values are written inside `out`, since c + offset is at most the pitch and `out` has n h w times that.
+    unsafe { launch.int(each).run((grid(blocks, 1), strips(n * h.div_ceil(each))), THREADS, 0) }?;
     Ok(())
 }
 

@@ -74,6 +74,11 @@ pub(crate) fn grid(n: usize, each: usize) -> u32 {
     u32::try_from(n.div_ceil(each)).unwrap_or(u32::MAX)
 }
 
+/// Rows of a grid for `n` of something, which kernels walk over.
+pub(crate) fn strips(n: usize) -> u32 {
+    n.min(65_535) as u32
+}
+
 /// Numbers for the tables of kernels.
 pub(crate) fn ints(op: &'static str, values: impl IntoIterator<Item = usize>) -> Result<Vec<i32>, KernelError> {
     let narrow = |v| i32::try_from(v).map_err(|_| shape_error(op, "sizes below 2^31", v));

@@ -4,7 +4,7 @@
 use blemish_tensor::cuda::{Buffer, Cuda, Launch};
 
 use super::rows::{Half, HalfMut};
-use super::{CudaResult, NORM, THREADS, check, grid};
+use super::{CudaResult, NORM, THREADS, check, grid, strips};
 use crate::KernelError;
 use crate::adam::cuda::Steps;
 use crate::error::shape_error;
@@ -160,7 +160,7 @@ impl Norm {
         check(OP, &[values], weight.len())?;
         check(OP, &[values], bias.len())?;
         let cuda = weight.cuda().clone();
-        let (n, blocks) = (pictures.count, (self.parts as u32, rows(pictures.count)));
+        let (n, blocks) = (pictures.count, (self.parts as u32, strips(pictures.count)));
         let launch = pictures.start(&cuda, "norm_sums")?.null().output(&mut self.sums).int(n).int(values);
         // SAFETY: the pictures are maps that are there; there is room for `parts` sums of each, the width of the grid; 257 f64 of
         // shared memory, which keep 2064 bytes aligned.
@@ -229,11 +229,6 @@ fn split(
     let launch = launch.int(pictures.channels).int(x1.pitch).int(x2.pitch);
     // SAFETY: the pictures are maps that are there; weight and bias, if given, have a number for each of theirs; the halves have room
     // for all rows at their pitch; one thread for four numbers.
-    unsafe { launch.run((grid(values, 1024), rows(pictures.count)), THREADS, 16) }?;
+    unsafe { launch.run((grid(values, 1024), strips(pictures.count)), THREADS, 16) }?;
     Ok(())
-}
-
-/// Rows of a grid, which kernels walk over.
-fn rows(n: usize) -> u32 {
-    n.min(65_535) as u32
 }

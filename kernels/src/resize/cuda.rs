@@ -6,8 +6,11 @@ use ndarray::ArrayView3;
 
 use super::map::{Corners, steps};
 use super::{Taps, check_size};
-use crate::cuda::{CudaResult, RESIZE, THREADS, check, grid, ints};
+use crate::cuda::{CudaResult, RESIZE, THREADS, check, grid, ints, strips};
 use crate::error::shape_error;
+
+/// Pixels that a thread makes side by side, at most.
+const RUN: usize = 16;
 
 /// Which columns of wider rows a result goes to: from `offset` on, in rows of `pitch` numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,7 +113,6 @@ pub fn bilinear_into(
     check_size(OP, size, n.saturating_mul(c))?;
     check(OP, &[n, h, w, c], maps.len())?;
     check(OP, &[n, size.0, size.1, columns.pitch], out.len())?;
-    let values = n * size.0 * size.1 * c;
     let table = |input, output| -> CudaResult<(Buffer<i32>, Buffer<i32>, Buffer<f32>)> {
         let steps = steps(input, output, Corners::Edges);
         let low = ints(OP, steps.iter().map(|s| s.low))?;
@@ -119,11 +121,17 @@ pub fn bilinear_into(
         Ok((cuda.upload(&low)?, cuda.upload(&high)?, cuda.upload(&weight)?))
     };
     let (rows, across) = (table(h, size.0)?, table(w, size.1)?);
+    let [each] = cuda.parameter(RESIZE, "RESIZE_ROWS")?;
+    let wide = [c, columns.pitch, columns.offset].iter().all(|n| n % 4 == 0);
+    let pieces = if wide { c / 4 } else { c };
+    // Pixels side by side share columns, which a thread then reads once; with few channels they are what lies side by side.
+    let run = if pieces < 32 { 1 } else { size.1.div_ceil(size.1.div_ceil(RUN)) };
     let launch = cuda.launch(RESIZE, "resize_bilinear")?.input(maps).output(out);
     let launch = launch.input(&rows.0).input(&rows.1).input(&rows.2).input(&across.0).input(&across.1).input(&across.2);
     let launch = launch.int(n).int(h).int(w).int(c).int(size.0).int(size.1).int(columns.pitch).int(columns.offset);
-    // SAFETY: steps stay inside the h rows and w columns of a map; one thread for each value, written inside `out`, which has
-    // n size.0 size.1 rows of the pitch.
-    unsafe { launch.run((grid(values, THREADS as usize), 1), THREADS, 0) }?;
+    let blocks = (grid(pieces * size.1.div_ceil(run), THREADS as usize), strips(n * size.0.div_ceil(each)));
+    // SAFETY: steps stay inside the h rows and w columns of a map; a thread for each piece of channels and `run` pixels, in rows of
+    // the grid that kernels walk over; written inside `out`, which has n size.0 size.1 rows of the pitch.
+    unsafe { launch.int(run).run(blocks, THREADS, 0) }?;
     Ok(())
 }

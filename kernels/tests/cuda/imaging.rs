@@ -12,7 +12,16 @@ use super::*;
 #[test]
 fn blur_is_the_cpu_s() {
     let Some(cuda) = open() else { return };
-    for ([n, h, w], sigma) in [([1, 20, 31], 4.0), ([3, 7, 4], 1.3), ([2, 1, 9], 2.0), ([1, 5, 5], 0.0)] {
+    // Tiles beside and below each other, and one that fits no shared memory.
+    let shapes = [
+        ([1, 20, 31], 4.0),
+        ([3, 7, 4], 1.3),
+        ([2, 1, 9], 2.0),
+        ([1, 5, 5], 0.0),
+        ([2, 34, 140], 2.6),
+        ([1, 5, 6], 60.0),
+    ];
+    for ([n, h, w], sigma) in shapes {
         let maps = random((n, h, w), h as u64);
         let device = upload(&cuda, &maps);
         for border in [Border::Reflect, Border::Symmetric] {

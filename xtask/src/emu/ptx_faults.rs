@@ -118,6 +118,7 @@ const DISTANCES: &str = "mahalanobis::mahalanobis_distances_agree_with_the_cpu";
 pub(super) const PTX: &[PtxFault] = &[
     // As if the launch code had swapped its arguments.
     fault("blur.compute_75", "blur_axis", "imaging::blur_is_the_cpu_s", SWAPPED, Swap(4, 5), ""),
+    fault("blur.compute_75", "blur_tile", "imaging::blur_is_the_cpu_s", SWAPPED, Swap(4, 5), ""),
     fault("pairwise.compute_75", "pairwise_squared", "nearest::distances_are_the_cpu_s", SWAPPED, Swap(0, 1), ""),
     fault("nearest.compute_80", "nearest_rerank", NEAREST, SWAPPED, Swap(0, 1), ""),
     fault(
@@ -183,6 +184,7 @@ pub(super) const PTX: &[PtxFault] = &[
     fault("pool.compute_75", "global_mean_f16", POOL, "barrier after sums", Omit("bar.sync", 1), RACE),
     fault("norm.compute_75", "norm_sums", NORM, "barrier before the mean", Omit("bar.sync", 0), RACE),
     fault("window.compute_75", "window_64", LAYER, "barrier of a step", Omit("bar.sync", 0), RACE),
+    fault("blur.compute_75", "blur_tile", "imaging::blur_is_the_cpu_s", "barrier", Omit("bar.sync", 1), RACE),
     fault("moments.compute_75", "moments_factor", FIT, "a barrier", Omit("bar.sync", 2), RACE),
     fault("kcenter.compute_75", "kcenter_update", PICKS, "barrier between tiles", Omit("bar.sync", 1), RACE),
     fault("coupling.compute_75", "coupling_forward", BLOCK, "barrier of a warp", Omit("bar.warp.sync", 0), RACE),
