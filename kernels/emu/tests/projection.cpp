@@ -2,7 +2,7 @@
 #include "check.h"
 #include "projection.cu"
 
-static void run(int n, int in_dim, int out_dim, uint64_t seed, bool staged) {
+static void run(int n, int in_dim, int out_dim, uint64_t seed, int staged) {
   auto values = check::uniform((size_t)n * in_dim, seed);
   const uint64_t limit = (uint64_t)(1.0 / sqrt((double)in_dim) * 9007199254740992.0);
   const float scale = 0.37f;
@@ -12,7 +12,7 @@ static void run(int n, int in_dim, int out_dim, uint64_t seed, bool staged) {
   check::Buffer<uint64_t> constants(std::vector<uint64_t>{projection::mix(seed), limit});
   emu::launch(check::ceil_div(out_dim, 8), 256, 0,
               [&] { projection_draw(constants.data(), entry.data(), count.data(), in_dim, out_dim); });
-  emu::launch(check::ceil_div(n, 8), 256, staged ? 32 * in_dim : 0, [&] {
+  emu::launch(check::ceil_div(n, staged ? staged : projection::ROWS / 2), 512, 4 * staged * in_dim, [&] {
     projection_apply(rows.data(), entry.data(), count.data(), out.data(), scale, 3, n, in_dim, out_dim, staged);
   });
   for (int i = 0; i < out_dim; i++) {
@@ -36,8 +36,8 @@ static void run(int n, int in_dim, int out_dim, uint64_t seed, bool staged) {
 }
 
 int main() {
-  struct Case { int n, in_dim, out_dim; } all[] = {{1, 1, 1}, {9, 100, 13}, {17, 33, 260}, {8, 1536, 20}, {5, 64, 7}};
+  struct Case { int n, in_dim, out_dim; } all[] = {{1, 1, 1}, {9, 100, 13}, {17, 33, 260}, {19, 1536, 20}, {5, 64, 7}};
   for (auto& c : all)
-    check::schedules(3, [&](unsigned seed) { run(c.n, c.in_dim, c.out_dim, seed + 40, seed % 2); });
+    check::schedules(3, [&](unsigned seed) { run(c.n, c.in_dim, c.out_dim, seed + 40, (int[]){projection::ROWS, projection::ROWS / 2, 0}[seed]); });
   return check::result("projection");
 }

@@ -6,6 +6,8 @@ use crate::cuda::{CudaResult, PROJECTION, THREADS, check, grid};
 use crate::error::shape_error;
 
 const OP: &str = "sparse projection on a GPU";
+/// Threads of a block that applies it.
+const APPLY: u32 = 512;
 
 /// The matrix of a [`SparseProjection`] on a GPU, which draws it there; the results are the same bits.
 pub struct Projection {
@@ -46,14 +48,17 @@ impl Projection {
             let wanted = format!("{n} >= 1 rows of {}, room for {end} rows of {}", self.in_dim, self.out_dim);
             return Err(shape_error(OP, wanted, (rows.len(), out.len())).into());
         }
-        let [each] = self.cuda.parameter(PROJECTION, "PROJECTION_ROWS")?;
-        let shared = 4 * each * self.in_dim;
-        let staged = shared <= self.cuda.info().shared_memory as usize;
+        let [most] = self.cuda.parameter(PROJECTION, "PROJECTION_ROWS")?;
+        let room = self.cuda.info().shared_memory as usize;
+        let shared = |rows: usize| 4 * rows * self.in_dim;
+        // As many rows of a block in shared memory as have room there.
+        let staged = [most, most / 2].into_iter().find(|rows| shared(*rows) <= room).unwrap_or(0);
+        let each = if staged == 0 { most / 2 } else { staged };
         let launch = self.cuda.launch(PROJECTION, "projection_apply")?.input(rows).input(&self.entry);
         let launch = launch.input(&self.count).output(out).float(self.scale).int(first).int(n);
-        let launch = launch.int(self.in_dim).int(self.out_dim).int(usize::from(staged));
+        let launch = launch.int(self.in_dim).int(self.out_dim).int(staged);
         // SAFETY: rows and room are there, as checked; entries are inputs; shared memory holds the rows of a block where it is used.
-        unsafe { launch.run((grid(n, each), 1), THREADS, if staged { shared as u32 } else { 0 }) }?;
+        unsafe { launch.run((grid(n, each), 1), APPLY, shared(staged) as u32) }?;
         Ok(())
     }
 }

@@ -21,7 +21,14 @@ fn picks_are_the_cpu_s() {
 #[test]
 fn projections_are_the_cpu_s() {
     let Some(cuda) = open() else { return };
-    for (n, in_dim, out_dim, seed) in [(1, 1, 1, 0), (19, 550, 33, 7), (8, 3, 300, u64::MAX), (9, 4000, 5, 1 << 40)] {
+    for (n, in_dim, out_dim, seed) in [
+        (1, 1, 1, 0),
+        (19, 550, 33, 7),
+        (8, 3, 300, u64::MAX),
+        (9, 4000, 5, 1 << 40),
+        (21, 2000, 9, 3),
+        (3, 9000, 2, 4),
+    ] {
         let projection = kcenter::SparseProjection::new(in_dim, out_dim, seed).unwrap();
         let rows = random((n, in_dim), seed);
         let wanted = projection.apply(rows.view()).unwrap();
