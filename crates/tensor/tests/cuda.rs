@@ -135,3 +135,27 @@ fn a_substitute_comes_before_the_first_use() {
     assert!(matches!(error, TensorError::Launch { .. }), "{error}");
     assert!(cuda.substitute("zero", "a\0b").is_err());
 }
+
+#[test]
+fn large_writes_go_through_page_locked_memory() {
+    let Some(cuda) = open() else { return };
+    // Several pieces and a rest, by one thread and by several; what was written before is not waited for.
+    for len in [300_000usize, 1_400_001] {
+        let values = |seed: u32| (0..len as u32).map(|i| i.wrapping_mul(2_654_435_761) ^ seed).collect::<Vec<u32>>();
+        let mut buffer = cuda.zeros::<u32>(len + 7).unwrap();
+        let other = cuda.upload(&values(9)).unwrap();
+        buffer.write_at(3, &values(1)).unwrap();
+        buffer.write_at(7, &values(2)).unwrap();
+        let read = buffer.read().unwrap();
+        assert_eq!(read[..3], [0; 3]);
+        assert_eq!(read[3..7], values(1)[..4]);
+        assert_eq!(read[7..], values(2));
+        assert_eq!(other.read().unwrap(), values(9));
+    }
+    std::thread::scope(|scope| {
+        let all: Vec<_> = (0..4).map(|_| scope.spawn(|| cuda.upload(&vec![7u8; 3 << 20]).unwrap())).collect();
+        for handle in all {
+            assert!(handle.join().unwrap().read().unwrap().iter().all(|v| *v == 7));
+        }
+    });
+}

@@ -2,9 +2,10 @@
 use std::mem::ManuallyDrop;
 use std::sync::Arc;
 
-use cudarc::driver::{CudaSlice, DeviceRepr, ValidAsZeroBits};
+use cudarc::driver::{CudaSlice, DevicePtrMut, DeviceRepr, ValidAsZeroBits};
 
 use super::budget::Share;
+use super::feed::LARGE;
 use super::recording::Keep;
 use super::{Cuda, refused};
 use crate::{Result, TensorError};
@@ -14,7 +15,10 @@ mod sealed {
 }
 
 /// Numbers of which every pattern of bits is one, the same on the GPU and here.
-pub trait Plain: sealed::Sealed + DeviceRepr + ValidAsZeroBits + Copy + Default + Send + Sync + 'static {}
+pub trait Plain:
+    sealed::Sealed + DeviceRepr + ValidAsZeroBits + bytemuck::Pod + Default + Send + Sync + 'static
+{
+}
 
 macro_rules! plain {
     ($($t:ty),*) => { $(impl sealed::Sealed for $t {} impl Plain for $t {})* };
@@ -121,7 +125,15 @@ impl<T: Plain> Buffer<T> {
             return Ok(());
         }
         let stream = self.cuda.stream().clone();
-        stream.memcpy_htod(values, &mut self.slice.slice_mut(part)).map_err(refused("writing GPU memory"))
+        let bytes = bytemuck::cast_slice::<T, u8>(values);
+        if bytes.len() < LARGE {
+            return stream.memcpy_htod(values, &mut self.slice.slice_mut(part)).map_err(refused("writing GPU memory"));
+        }
+        let cuda = self.cuda.clone();
+        let mut view = self.slice.slice_mut(part);
+        let (to, _order) = view.device_ptr_mut(&stream);
+        // SAFETY: the part has room for the values; it is freed in the order of the stream.
+        unsafe { cuda.staging().write(&cuda, bytes, to) }
     }
 
     /// Sets every number to zero.

@@ -2,12 +2,14 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use cudarc::driver::{CudaContext, CudaStream};
+use cudarc::driver::sys::{CUdevice_attribute_enum, CUmemPool_attribute_enum};
+use cudarc::driver::{CudaContext, CudaStream, result};
 use cudarc::nvrtc::Ptx;
 
 use super::budget::Budget;
 use super::discover::usable;
 use super::event::Watched;
+use super::feed::Staging;
 use super::launch::{Loaded, Parameters, Signatures};
 use super::recording::{Recorder, Recorders, Recording, record};
 use super::{Buffer, DeviceInfo, Feed, Launch, Module, NoDevice, Plain, name, refused};
@@ -25,6 +27,7 @@ struct Inner {
     modules: Mutex<HashMap<&'static str, Arc<Loaded>>>,
     recorders: Recorders,
     watched: Mutex<Watched>,
+    staging: Mutex<Staging>,
 }
 
 impl std::fmt::Debug for Cuda {
@@ -57,6 +60,7 @@ impl Cuda {
         unsafe { context.disable_event_tracking() };
         let stream = context.new_stream().map_err(refuse)?;
         let (free, _) = context.mem_get_info().map_err(refuse)?;
+        keep_freed(&context, free / 8);
         let budget = Budget::new(free / 10 * 9);
         Ok(Cuda(Arc::new(Inner {
             info,
@@ -66,6 +70,7 @@ impl Cuda {
             modules: Mutex::default(),
             recorders: Recorders::default(),
             watched: Mutex::default(),
+            staging: Mutex::default(),
         })))
     }
 
@@ -223,6 +228,12 @@ impl Cuda {
         self.0.watched.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What large writes go through, one at a time.
+    pub(super) fn staging(&self) -> MutexGuard<'_, Staging> {
+        // As for the modules.
+        self.0.staging.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(super) fn same(&self, other: &Cuda) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
@@ -234,4 +245,21 @@ impl Cuda {
     pub(super) fn budget(&self) -> &Arc<Budget> {
         &self.0.budget
     }
+}
+
+/// Has the driver keep up to `bytes` of freed memory for buffers to come. As it is, it gives everything back whenever something
+/// waits for the GPU, and a buffer of some size takes it longer to map again than kernels take to fill.
+fn keep_freed(context: &CudaContext, bytes: usize) {
+    let supported = context.attribute(CUdevice_attribute_enum::CU_DEVICE_ATTRIBUTE_MEMORY_POOLS_SUPPORTED);
+    if !supported.is_ok_and(|supported| supported > 0) {
+        return;
+    }
+    let mut bytes = bytes as u64;
+    let kind = CUmemPool_attribute_enum::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
+    // SAFETY: the device is that of a context, the pool is its own, and this attribute is a number of 64 bits. Without it buffers
+    // are slower to come by, and nothing else.
+    let _ = unsafe {
+        result::device::get_default_mem_pool(context.cu_device())
+            .and_then(|pool| result::mem_pool::set_attribute(pool, kind, std::ptr::from_mut(&mut bytes).cast()))
+    };
 }
