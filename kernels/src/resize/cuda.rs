@@ -55,22 +55,25 @@ fn antialias<T: Plain>(
     check(OP, &[between], between)?;
     let (rows, columns) = (Taps::new(h, size.0), Taps::new(w, size.1));
     let source = cuda.upload(picture.as_standard_layout().as_slice().unwrap_or_default())?;
-    let (start, count) = (ints(OP, rows.start)?, ints(OP, rows.count)?);
-    let (start, count, weight) = (cuda.upload(&start)?, cuda.upload(&count)?, cuda.upload(&rows.weight)?);
+    // All tables at once: weights, which stay aligned to four, then whole numbers.
+    let weights = rows.weight.iter().chain(&columns.weight).map(|weight| weight.to_bits());
+    let starts = rows.start.into_iter().chain(rows.count).chain(columns.start);
+    let starts = ints(OP, starts)?.into_iter().map(i32::cast_unsigned);
+    let tables = cuda.upload(&weights.chain(starts).collect::<Vec<u32>>())?;
+    let places = [0, rows.weight.len(), rows.weight.len() + columns.weight.len()];
     let mut mid = cuda.scratch::<f32>(between)?;
-    let launch =
-        cuda.launch(RESIZE, kernel)?.input(&source).output(&mut mid).input(&start).input(&count).input(&weight);
-    let launch = launch.int(rows.width).int(size.0).int(w * c);
-    // SAFETY: `Taps` stay inside the h rows of the source; one thread for each value of `mid`.
-    unsafe { launch.run((grid(between, THREADS as usize), 1), THREADS, 0) }?;
-    let start = cuda.upload(&ints(OP, columns.start)?)?;
-    let weight = cuda.upload(&columns.weight)?;
-    let values = size.0 * size.1 * c;
-    let mut out = cuda.scratch(values)?;
-    let launch = cuda.launch(RESIZE, "resize_across")?.input(&mid).output(&mut out).input(&start).input(&weight);
-    let launch = launch.int(columns.width).int(size.0).int(w).int(size.1).int(c);
-    // SAFETY: taps beyond a row of `mid` are not read; one thread for each value of `out`.
-    unsafe { launch.run((grid(values, THREADS as usize), 1), THREADS, 0) }?;
+    let launch = cuda.launch(RESIZE, kernel)?.input(&source).output(&mut mid).input(&tables);
+    let launch = launch.int(places[0]).int(places[2]).int(rows.width).int(size.0).int(w * c);
+    let wide = if (w * c) % 4 == 0 { 4 } else { 1 };
+    let blocks = (grid(w * c, wide * THREADS as usize), strips(size.0));
+    // SAFETY: `Taps` stay inside the h rows of the source; a thread for `wide` values of rows of `mid` that the grid walks over.
+    unsafe { launch.run(blocks, THREADS, 0) }?;
+    let mut out = cuda.scratch(size.0 * size.1 * c)?;
+    let launch = cuda.launch(RESIZE, "resize_across")?.input(&mid).output(&mut out).input(&tables);
+    let launch = launch.int(places[1]).int(places[2] + 2 * size.0).int(columns.width);
+    let launch = launch.int(size.0).int(w).int(size.1).int(c);
+    // SAFETY: taps beyond a row of `mid` are not read; a thread for each value of rows of `out` that the grid walks over.
+    unsafe { launch.run((grid(size.1 * c, THREADS as usize), strips(size.0)), THREADS, 0) }?;
     Ok(out)
 }
 
