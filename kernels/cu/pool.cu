@@ -16,11 +16,11 @@
 // | gate_dense | grid (ceil(o / 8), min(n, 65535)) | 2 n o c flops; weights from L2 n times |
 // | gate_scale | grid (ceil(positions c / N / 256), min(n, 65535)) | 1 flop; read and written once |
 //
-// Registers without spills on every chip: at most 64.
+// A window of 3 x 3 is loaded as a whole before it is looked at. Registers without spills on every chip: at most 64.
 // Share of roofline: not measured yet; on a GPU,
 // `cargo bench -p blemish-kernels --features cuda --bench gpu -- --kernel pool`
 // measures it.
-#include "common/element.cuh"
+#include "common/words.cuh"
 
 namespace pool {
 
@@ -94,6 +94,42 @@ __device__ __forceinline__ void windows(const T* __restrict__ in, T* __restrict_
   }
 }
 
+// As windows, of 3 x 3: all of a window is on its way before the first of it is looked at.
+template <class T, class How>
+__device__ __forceinline__ void windows9(const T* __restrict__ in, T* __restrict__ out, int n, int h, int w, int c, int oh,
+                                         int ow, int sy, int sx, int top, int left, int all) {
+  constexpr int N = Pack<T>::N;
+  const int at = blockIdx.x * 256 + threadIdx.x, pieces = c / N;
+  if (at >= ow * pieces) return;
+  const int ox = at / pieces, channel = at % pieces * N, x0 = ox * sx - left;
+  for (int row = blockIdx.y; row < n * oh; row += gridDim.y) {
+    const int y0 = row % oh * sy - top;
+    const T* image = in + row / oh * h * w * c + channel;
+    float held[N], v[N];
+    uint4 words[9];
+    int inside = 0;
+#pragma unroll
+    for (int i = 0; i < 9; i++) {
+      const int y = y0 + i / 3, x = x0 + i % 3;
+      const bool there = (unsigned)y < (unsigned)h && (unsigned)x < (unsigned)w;
+      words[i] = there ? *(const uint4*)(image + (y * w + x) * c) : make_uint4(0u, 0u, 0u, 0u);
+    }
+#pragma unroll
+    for (int e = 0; e < N; e++) held[e] = How::start();
+#pragma unroll
+    for (int i = 0; i < 9; i++) {
+      if ((unsigned)(y0 + i / 3) >= (unsigned)h || (unsigned)(x0 + i % 3) >= (unsigned)w) continue;
+      inside++;
+      unpack(words[i], v);
+#pragma unroll
+      for (int e = 0; e < N; e++) held[e] = How::fold(held[e], v[e]);
+    }
+#pragma unroll
+    for (int e = 0; e < N; e++) held[e] = How::finish(held[e], inside, 9, all);
+    Pack<T>::store(out + (row * ow + ox) * c + channel, held);
+  }
+}
+
 // Threads are 8 pieces of channels by 32 positions.
 template <class T>
 __device__ __forceinline__ void mean(const T* __restrict__ in, float* __restrict__ out, int n, int positions, int c) {
@@ -154,12 +190,14 @@ __device__ __forceinline__ void scale(const T* in, const float* __restrict__ gat
   extern "C" __global__ void __launch_bounds__(256)                                                                      \
   max_pool_##suffix(const T* __restrict__ in, T* __restrict__ out, int n, int h, int w, int c, int oh, int ow, int kh,   \
                     int kw, int sy, int sx, int top, int left, int all) {                                                \
-    pool::windows<T, pool::Largest>(in, out, n, h, w, c, oh, ow, kh, kw, sy, sx, top, left, all);                        \
+    if (kh == 3 && kw == 3) pool::windows9<T, pool::Largest>(in, out, n, h, w, c, oh, ow, sy, sx, top, left, all);       \
+    else pool::windows<T, pool::Largest>(in, out, n, h, w, c, oh, ow, kh, kw, sy, sx, top, left, all);                   \
   }                                                                                                                      \
   extern "C" __global__ void __launch_bounds__(256)                                                                      \
   avg_pool_##suffix(const T* __restrict__ in, T* __restrict__ out, int n, int h, int w, int c, int oh, int ow, int kh,   \
                     int kw, int sy, int sx, int top, int left, int all) {                                                \
-    pool::windows<T, pool::Mean>(in, out, n, h, w, c, oh, ow, kh, kw, sy, sx, top, left, all);                           \
+    if (kh == 3 && kw == 3) pool::windows9<T, pool::Mean>(in, out, n, h, w, c, oh, ow, sy, sx, top, left, all);          \
+    else pool::windows<T, pool::Mean>(in, out, n, h, w, c, oh, ow, kh, kw, sy, sx, top, left, all);                      \
   }                                                                                                                      \
   extern "C" __global__ void __launch_bounds__(256)                                                                      \
   global_mean_##suffix(const T* __restrict__ in, float* __restrict__ out, int n, int positions, int c) {                 \

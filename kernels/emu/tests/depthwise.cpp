@@ -24,7 +24,8 @@ template <class T> static void one(const Case& t, unsigned seed, auto kernel) {
   auto bias = check::uniform(t.c, 3), residual = check::uniform((size_t)t.n * oh * ow * t.c, 4);
   check::Buffer<T> id(stored<T>(in)), rd(stored<T>(residual)), out(residual.size());
   check::Buffer<float> wd(weight), bd(bias);
-  emu::launch({check::ceil_div((size_t)ow * t.c / Pack<T>::N, 256), t.rows}, 256, 0, [&] {
+  const int across = t.kw == 3 && t.sx == 1 ? 4 : (t.kw == 3 || t.kw == 5) && t.sx <= 2 ? 2 : 1;
+  emu::launch({check::ceil_div(check::ceil_div(ow, across) * t.c / Pack<T>::N, 256), t.rows}, 256, 0, [&] {
     kernel(id.data(), wd.data(), bd.data(), t.residual ? rd.data() : nullptr, out.data(), t.n, t.h, t.w, t.c, oh, ow, t.kh, t.kw, t.sy, t.sx,
            t.top, t.left, t.act);
   });
@@ -56,6 +57,8 @@ int main() {
       {2, 9, 13, 16, 3, 3, 1, 1, 1, 1, 1, 1, ACT_RELU6, false, 18},
       {1, 12, 11, 136, 5, 5, 2, 2, 2, 2, 2, 2, ACT_HARD_SWISH, true, 6},
       {3, 4, 7, 24, 3, 2, 2, 1, 0, 1, 2, 0, ACT_SILU, true, 2},
+      {1, 5, 6, 8, 3, 5, 1, 1, 1, 2, 1, 2, ACT_NONE, true, 3},
+      {2, 6, 9, 8, 3, 3, 2, 2, 0, 1, 1, 1, ACT_RELU, false, 4},
   };
   check::schedules(3, [&](unsigned seed) {
     for (const Case& t : cases) {

@@ -132,7 +132,13 @@ impl<T: Element> Conv<T> {
         };
         let launch = launch.output(output).int(n).int(h).int(w).int(c).int(oh).int(ow);
         let launch = window(spec, launch).int(code(self.activation));
-        let blocks = (grid(ow * (c / T::LANES), THREADS as usize), (n * oh).min(ROWS) as u32);
+        // Pixels side by side of a thread, as in `depthwise.cu`.
+        let beside = match (spec.kernel[1], spec.stride[1]) {
+            (3, 1) => 4,
+            (3 | 5, 1 | 2) => 2,
+            _ => 1,
+        };
+        let blocks = (grid(ow.div_ceil(beside) * (c / T::LANES), THREADS as usize), (n * oh).min(ROWS) as u32);
         // SAFETY: windows read inside the map of n h w c; weights are kh kw c, bias c; one thread for each piece of a row of
         // the output, which has n oh of them.
         unsafe { launch.run(blocks, THREADS, 0) }?;

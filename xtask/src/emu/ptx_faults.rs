@@ -225,7 +225,7 @@ pub(super) const PTX: &[PtxFault] = &[
         Edit("v4.u32", 0, "];", "+2];"),
         MISALIGNED,
     ),
-    fault("pool.compute_75", "max_pool_f32", POOL, "off by a number", Edit("nc.v4.f32", 0, "];", "+4];"), MISALIGNED),
+    fault("pool.compute_75", "max_pool_f32", POOL, "off by a number", Edit("nc.v4.u32", 0, "];", "+4];"), MISALIGNED),
     // The rest of the checks.
     fault(
         "adam.compute_75",
