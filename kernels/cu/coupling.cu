@@ -68,9 +68,11 @@ coupling_backward(const float* __restrict__ g1, int p1, const float* __restrict_
                   float* __restrict__ ga, int qa, int rows, int c1, int c2, float clamp) {
   using coupling::DAMPING;
   const int c = c1 + c2;
-  const long long at = blockIdx.x * 256ll + threadIdx.x, row = at / c;
+  // rows c < 2^31: a division of 32 bits.
+  const unsigned at = blockIdx.x * 256u + threadIdx.x;
+  const long long row = at / (unsigned)c;
   if (row >= rows) return;
-  const int j = (int)(at % c), i = (int)inverse[j];
+  const int j = (int)(at % (unsigned)c), i = (int)inverse[j];
   const float g = (i < c1 ? g1[row * p1 + i] : g2[row * p2 + i - c1]) * scale[j];
   if (j < c1) {
     gx1[row * q1 + j] = g;

@@ -20,15 +20,15 @@
 // | kernel | launch, 256 threads | flops and bytes |
 // |---|---|---|
 // | flow_gather | grid ceil(n (c + k) / 256) | 8 n (c + k) bytes |
-// | flow_output | grid ceil(rows / 8) | 3 c flops a row; 4 c bytes a row, 8 c with gradients |
+// | flow_output | grid ceil(rows / 32) | 3 c flops a row; 4 c bytes a row, 8 c with gradients |
 // | flow_next | grid 1, 2048 bytes of shared memory | 8 rows bytes |
 // | flow_sums | grid (ceil(columns / 32), parts), 4096 bytes of shared memory | 4 rows (columns + c) bytes |
 // | flow_vectors | grid ceil((c + h + 2 c2) / 256) | 8 parts (columns + c) and 28 (2 c + h + 2 c2) bytes |
 // | flow_scale | grid 1, 2048 bytes of shared memory | 8 c bytes |
 //
-// Sums: 32 lanes, then pairwise (flow_output); rows of a part in 8 interleaved sums, 8 rows at a time in f32, those in f64
+// A warp makes 4 rows of flow_output at a time. Sums: 32 lanes, then pairwise (flow_output); rows of a part in 8 interleaved sums, 8 rows at a time in f32, those in f64
 // (flow_sums); 256 interleaved sums, then pairwise (flow_next, flow_scale).
-// Registers on sm_80 and sm_90, without spills: at most 40 and 40. Share of roofline: not measured yet; on a GPU,
+// Registers on sm_80 and sm_90, without spills: flow_output 64 and 64, the others at most 40 and 40. Share of roofline: not measured yet; on a GPU,
 // `cargo bench -p blemish-kernels --features cuda --bench gpu -- --kernel flow`
 // measures it.
 #include "common/adam.cuh"
@@ -36,6 +36,8 @@
 namespace flow {
 
 constexpr double LN_TWO_PI = 1.8378770664093453;
+// Rows of a warp of flow_output, whose numbers are all on their way at a time.
+constexpr int WARP_ROWS = 4;
 
 // Sum of one number of each of 256 threads, in all of them. `shared` has 2048 bytes; all threads call it.
 __device__ __forceinline__ double total(double v, double* shared) {
@@ -46,6 +48,29 @@ __device__ __forceinline__ double total(double v, double* shared) {
   }
   __syncthreads();
   return shared[0];
+}
+
+// Sums of a column over rows begin, begin + 8, ... below `last`, as long as there are eight, and with Z those of its products:
+// eight rows at a time in f32, all of them on their way before the first is added.
+template <bool Z>
+__device__ __forceinline__ void eights(const float* __restrict__ g, int pitch, const float* __restrict__ z, int zitch, int& begin,
+                                       int last, double& sum, double& product) {
+  for (; begin + 56 < last; begin += 64) {
+    float v[8], by[8], a = 0.f, b = 0.f;
+#pragma unroll
+    for (int i = 0; i < 8; i++) {
+      const long long row = begin + 8 * i;
+      v[i] = g[row * pitch];
+      if (Z) by[i] = z[row * zitch];
+    }
+#pragma unroll
+    for (int i = 0; i < 8; i++) {
+      a += v[i];
+      if (Z) b = fmaf(v[i], by[i], b);
+    }
+    sum += (double)a;
+    product += (double)b;
+  }
 }
 
 // Sum over the parts of column `at`.
@@ -78,35 +103,55 @@ extern "C" __global__ void __launch_bounds__(256)
 flow_output(const float* __restrict__ z1, int p1, const float* __restrict__ z2, int p2, const float* __restrict__ log_det,
             float* __restrict__ value, double* __restrict__ loss, float* __restrict__ g1, int q1, float* __restrict__ g2, int q2,
             float* __restrict__ slope, int rows, int c1, int c2, int energy, float share) {
+  using flow::WARP_ROWS;
   const int lane = threadIdx.x & 31, c = c1 + c2;
-  const long long row = blockIdx.x * 8ll + (threadIdx.x >> 5);
-  if (row >= rows) return;
-  double squares = 0.;
-  for (int i = lane; i < c; i += 32) {
-    const float z = i < c1 ? z1[row * p1 + i] : z2[row * p2 + i - c1];
-    squares += (double)(z * z);
-  }
+  const long long first = (blockIdx.x * 8ll + (threadIdx.x >> 5)) * WARP_ROWS;
+  if (first >= rows) return;
+  // Beyond the last row stands that row, of which nothing is written again.
+  auto at = [&](int r) { return first + r < rows ? first + r : rows - 1ll; };
+  auto z = [&](int r, int i) { return i < c1 ? z1[at(r) * p1 + i] : z2[at(r) * p2 + i - c1]; };
+  double squares[WARP_ROWS];
 #pragma unroll
-  for (int by = 16; by; by >>= 1) squares += __shfl_xor_sync(FULL_WARP, squares, by);
-  const double det = (double)log_det[row];
-  const double out = energy ? squares / c : (det - 0.5 * (squares + c * flow::LN_TWO_PI)) / c;
-  if (lane == 0) value[row] = (float)out;
-  if (!g1) return;
-  float weight = share;
-  double own = 0.5 * squares - det;
-  if (!energy) {
-    const float l = (float)out;
-    weight = share / (1.f + expf(l));
-    own = (double)(fmaxf(-l, 0.f) + log1pf(expf(-fabsf(l))));
-    if (l != l) own = out;
-  }
+  for (int r = 0; r < WARP_ROWS; r++) squares[r] = 0.;
   for (int i = lane; i < c; i += 32) {
-    if (i < c1) g1[row * q1 + i] = z1[row * p1 + i] * weight;
-    else g2[row * q2 + i - c1] = z2[row * p2 + i - c1] * weight;
+    float v[WARP_ROWS];
+#pragma unroll
+    for (int r = 0; r < WARP_ROWS; r++) v[r] = z(r, i);
+#pragma unroll
+    for (int r = 0; r < WARP_ROWS; r++) squares[r] += (double)(v[r] * v[r]);
   }
-  if (lane == 0) {
-    slope[row] = -weight;
-    loss[row] = own;
+  float weight[WARP_ROWS];
+#pragma unroll
+  for (int r = 0; r < WARP_ROWS; r++) {
+#pragma unroll
+    for (int by = 16; by; by >>= 1) squares[r] += __shfl_xor_sync(FULL_WARP, squares[r], by);
+    const double det = (double)log_det[at(r)];
+    const double out = energy ? squares[r] / c : (det - 0.5 * (squares[r] + c * flow::LN_TWO_PI)) / c;
+    weight[r] = share;
+    double own = 0.5 * squares[r] - det;
+    if (!energy) {
+      const float l = (float)out;
+      weight[r] = share / (1.f + expf(l));
+      own = (double)(fmaxf(-l, 0.f) + log1pf(expf(-fabsf(l))));
+      if (l != l) own = out;
+    }
+    if (lane || first + r >= rows) continue;
+    value[first + r] = (float)out;
+    if (!g1) continue;
+    slope[first + r] = -weight[r];
+    loss[first + r] = own;
+  }
+  if (!g1) return;
+  for (int i = lane; i < c; i += 32) {
+    float v[WARP_ROWS];
+#pragma unroll
+    for (int r = 0; r < WARP_ROWS; r++) v[r] = z(r, i) * weight[r];
+#pragma unroll
+    for (int r = 0; r < WARP_ROWS; r++) {
+      if (first + r >= rows) break;
+      if (i < c1) g1[(first + r) * q1 + i] = v[r];
+      else g2[(first + r) * q2 + i - c1] = v[r];
+    }
   }
 }
 
@@ -141,7 +186,10 @@ flow_sums(const float* __restrict__ ga, int pa, const float* __restrict__ gh, in
   else if (at == c2) g = slope, pitch = 1;
   const int first = blockIdx.y * part, last = first + part < rows ? first + part : rows;
   double sum = 0., product = 0.;
-  for (int begin = first + down; g && begin < last; begin += 64) {
+  int begin = first + down;
+  if (z) flow::eights<true>(g, pitch, z, zitch, begin, last, sum, product);
+  else if (g) flow::eights<false>(g, pitch, z, zitch, begin, last, sum, product);
+  for (; g && begin < last; begin += 64) {
     float a = 0.f, b = 0.f;
 #pragma unroll
     for (int i = 0; i < 64; i += 8) {

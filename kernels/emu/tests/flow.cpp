@@ -89,11 +89,11 @@ static void one(const Sizes& t, unsigned seed) {
   check::Buffer<double> loss(rows);
   for (int energy : {1, 0}) {
     const float share = 0.37f;
-    emu::launch(check::ceil_div(rows, 8), 256, 0, [&] {
+    emu::launch(check::ceil_div(rows, 32), 256, 0, [&] {
       flow_output(z1.ptr(), z1.pitch, z2.ptr(), z2.pitch, det.data(), value.data(), loss.data(), g1.ptr(), g1.pitch, g2.ptr(), g2.pitch, slope.data(),
                   rows, c1, c2, energy, share);
     });
-    emu::launch(check::ceil_div(rows, 8), 256, 0, [&] {
+    emu::launch(check::ceil_div(rows, 32), 256, 0, [&] {
       flow_output(z1.ptr(), z1.pitch, z2.ptr(), z2.pitch, det.data(), alone.data(), nullptr, nullptr, 0, nullptr, 0, nullptr, rows, c1, c2, energy, 0.f);
     });
     double total = 0;

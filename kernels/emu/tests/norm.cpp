@@ -5,7 +5,7 @@
 struct Case { int n, pixels, c, parts; bool chosen, norm, add; };
 
 static void one(const Case& t, unsigned seed) {
-  const int values = t.pixels * t.c, c1 = t.c - t.c / 2, c2 = t.c / 2, p1 = c1 + 3, p2 = c2 + 1, maps = t.n + 4, turn = 2;
+  const int values = t.pixels * t.c, c1 = t.c - t.c / 2, c2 = t.c / 2, p1 = c1 + (t.c % 16 ? 3 : 4), p2 = c2 + (t.c % 16 ? 1 : 4), maps = t.n + 4, turn = 2;
   auto x = check::uniform((size_t)maps * values, 1), weight = check::uniform(values, 2), bias = check::uniform(values, 3);
   for (float& v : x) v = v * 3 + 7;
   std::vector<uint32_t> which((turn + 1) * t.n, 1000000);
@@ -20,7 +20,7 @@ static void one(const Case& t, unsigned seed) {
       emu::launch({(unsigned)t.parts, high}, 256, 2064, [&] {
         norm_sums(xd.data(), chosen, at.data(), t.n, pass ? sums.data() : nullptr, pass ? squares.data() : sums.data(), t.n, values);
       });
-  emu::launch({check::ceil_div(values, 1024), high}, 256, 16, [&] {
+  emu::launch({check::ceil_div(values, 4096), high}, 256, 16 + 16 * t.parts, [&] {
     norm_apply(xd.data(), chosen, at.data(), t.n, t.norm ? sums.data() : nullptr, squares.data(), wd.data(), bd.data(), moments.data(),
                x1.data(), x2.data(), t.n, values, t.parts, t.c, p1, p2);
   });
@@ -70,6 +70,7 @@ int main() {
   const Case cases[] = {
       {1, 1, 2, 1, false, true, false}, {2, 20, 7, 3, true, true, true},  {3, 300, 8, 4, true, true, false}, {4, 33, 64, 5, false, true, true},
       {2, 9, 5, 1, true, false, false}, {5, 2, 3, 4, false, true, false},
+      {1, 70, 64, 2, false, true, false}, {2, 1400, 3, 2, false, true, false}, {2, 9, 16, 1, false, false, false},
   };
   check::schedules(3, [&](unsigned seed) {
     for (const Case& t : cases) one(t, seed);

@@ -228,7 +228,8 @@ fn split(
     let launch = launch.output(x1.buffer).output(x2.buffer).int(pictures.count).int(values).int(parts);
     let launch = launch.int(pictures.channels).int(x1.pitch).int(x2.pitch);
     // SAFETY: the pictures are maps that are there; weight and bias, if given, have a number for each of theirs; the halves have room
-    // for all rows at their pitch; one thread for four numbers.
-    unsafe { launch.run((grid(values, 1024), strips(pictures.count)), THREADS, 16) }?;
+    // for all rows at their pitch; one block for 4096 numbers;
+    // shared memory holds two moments and the sums of all parts.
+    unsafe { launch.run((grid(values, 4096), strips(pictures.count)), THREADS, (16 + 16 * parts) as u32) }?;
     Ok(())
 }

@@ -64,8 +64,8 @@ pub fn output(
         }
     };
     let launch = launch.int(rows).int(c1).int(c2).int(usize::from(loss == Loss::Energy)).float(share);
-    // SAFETY: every matrix has room for its rows at its pitch, every line for the rows; a warp for each row.
-    unsafe { launch.run((grid(rows, 8), 1), THREADS, 0) }?;
+    // SAFETY: every matrix has room for its rows at its pitch, every line for the rows; a warp for four rows.
+    unsafe { launch.run((grid(rows, 32), 1), THREADS, 0) }?;
     Ok(())
 }
 
