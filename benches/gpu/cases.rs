@@ -99,7 +99,9 @@ fn gaussians(bench: &mut Bench, n: usize, side: usize, d: usize) -> CudaResult<(
         let model = Gaussians::triangle(&cuda, &layout, &mean, &weight)?;
         let maps = device_maps(bench, &sizes, n, &mut maps)?;
         let work = Work::new(2.0 * n as f64 * floats as f64, 4 * (floats + n * d * side * side + out));
-        let kernels = [("mahalanobis_triangle", work)];
+        // One of these, by the number of pictures.
+        let kernels = ["4", "8", "16", "32"].map(|pictures| format!("mahalanobis_triangle_{pictures}"));
+        let kernels: Vec<(&str, Work)> = kernels.iter().map(|k| (k.as_str(), work)).collect();
         bench.run(op, &shape, work, &kernels, MANY, || model.distance(&maps, n).map(drop))?;
     }
     let (op, rank, cells) = ("mahalanobis_low_rank", 199.min(d - 1), side * side);
@@ -112,7 +114,9 @@ fn gaussians(bench: &mut Bench, n: usize, side: usize, d: usize) -> CudaResult<(
         let flops = 4.0 * n as f64 * basis.len() as f64;
         let work = Work::new(flops, 4 * (basis.len() + n * d * cells + out));
         let shape = [("n", n), ("side", side), ("d", d), ("rank", rank)];
-        bench.run(op, &shape, work, &[(op, work)], MANY, || model.distance(&maps, n).map(drop))?;
+        let kernels = ["1", "4", "8", "wide"].map(|pictures| format!("{op}_{pictures}"));
+        let kernels: Vec<(&str, Work)> = kernels.iter().map(|k| (k.as_str(), work)).collect();
+        bench.run(op, &shape, work, &kernels, MANY, || model.distance(&maps, n).map(drop))?;
     }
     Ok(())
 }

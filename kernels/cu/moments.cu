@@ -11,7 +11,7 @@
 //   W_A of the leading block, be it of this level or of those above: with rows [B, D], L = B W_A^T, W_D = chol(D - L L^T)^-1,
 //   and the new rows are [-W_D L W_A, W_D]. The work is that of Cholesky and inversion; nothing is solved twice for groups that
 //   share their leading rows. f64, since the values differ by the covariance's condition number.
-// moments_pack: those rows, packed, in f32, to the groups of `weight` from `at` on.
+// moments_pack: those rows, packed, in f32, to the groups of `weight` from `at` on, which are `stride` floats apart.
 //
 // Blocks stand for groups from `start` on; `rows` [.., b - a, b] has its first of them at `place`. constants: N, epsilon, 1 / N,
 // 1 / (N - 1).
@@ -388,12 +388,12 @@ moments_factor(const double* above0, const double* above1, const double* above2,
 
 // Through shared memory, so that both sides go in whole lines.
 extern "C" __global__ void __launch_bounds__(256)
-moments_pack(const double* __restrict__ rows, float* __restrict__ weight, int a, int b, int place, int at) {
+moments_pack(const double* __restrict__ rows, float* __restrict__ weight, int a, int b, int place, int at, int stride) {
   using namespace moments;
   DYN_SMEM(shared);
   float(*tile)[WIDE + 1] = (float(*)[WIDE + 1])shared;  // [16]
   const double* from = rows + (long long)(place + blockIdx.x) * (b - a) * b;
-  float* to = weight + (at + blockIdx.x) * (triangle(b) - triangle(a));
+  float* to = weight + (long long)(at + blockIdx.x) * stride;
   int turn = blockIdx.y;
   for (int p = 0; a + 16 * p < b; p++) {
     const int r0 = a + 16 * p, h = b - r0 < 16 ? b - r0 : 16, units = (r0 + h + WIDE - 1) / WIDE;

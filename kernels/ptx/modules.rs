@@ -59,6 +59,11 @@ pub(crate) const MAHALANOBIS: Module = Module {
     text: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/ptx/mahalanobis.compute_75.ptx")),
     tuned: &[],
 };
+pub(crate) const MAHALANOBIS_80: Module = Module {
+    name: "mahalanobis.compute_80",
+    text: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/ptx/mahalanobis.compute_80.ptx")),
+    tuned: &[],
+};
 pub(crate) const MOMENTS: Module = Module {
     name: "moments.compute_75",
     text: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/ptx/moments.compute_75.ptx")),

@@ -93,7 +93,7 @@ template <class Total> static void run(Layout& l, unsigned seed) {
         moments_factor(above(0), above(1), above(2), starts.data(), ancestor.data(), all->data(), scratch.data(), failed.data(), k,
                        levels, a, b, from, from);
       });
-      emu::launch(dim3(count, 2), 256, 4160, [&] { moments_pack(all->data(), weight.data(), a, b, from, from); });
+      emu::launch(dim3(count, 2), 256, 4160, [&] { moments_pack(all->data(), weight.data(), a, b, from, from, (int)floats); });
     }
     std::vector<bool> seen(level.groups);
     for (int p = 0; p < l.grid_h * l.grid_w; p++) {

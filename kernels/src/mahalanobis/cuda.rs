@@ -11,19 +11,31 @@ mod moments;
 
 pub use moments::Moments;
 
-use blemish_tensor::cuda::{Buffer, Cuda, Launch};
+use blemish_tensor::cuda::{Buffer, Cuda, Launch, Module};
 
-use super::Layout;
 use super::layout::At;
+use super::{Layout, PAD};
 use crate::KernelError;
-use crate::cuda::{CudaResult, MAHALANOBIS, check, ints};
+use crate::cuda::{CudaResult, MAHALANOBIS, MAHALANOBIS_80, check, ints};
 use crate::error::shape_error;
 
 const OP: &str = "mahalanobis distance on a GPU";
 /// Feature maps that a layout may have here, at most.
 pub const MAPS: usize = 4;
-/// Pictures that a block has.
-const PICTURES: usize = 4;
+/// Kernels of triangles, by the pictures of a block.
+const TRIANGLES: [(usize, &str); 4] = [
+    (4, "mahalanobis_triangle_4"),
+    (8, "mahalanobis_triangle_8"),
+    (16, "mahalanobis_triangle_16"),
+    (32, "mahalanobis_triangle_32"),
+];
+/// In triangles on the GPU a group begins at a multiple of this many floats.
+const ALIGN: usize = 8;
+/// Rows of the basis that are taken at a time, and floats of the pieces of a warp's triangle.
+const BLOCK: usize = 8;
+const PIECE: usize = 256;
+/// Floats copied to the GPU at a time.
+const STAGED: usize = 4 << 20;
 
 /// The Gaussians of all positions, on a GPU.
 pub struct Gaussians {
@@ -71,8 +83,9 @@ impl Gaussians {
     /// # Errors
     /// [`KernelError::Shape`] if they do not belong together, [`KernelError::Parameter`] for more than 4 maps; the device's.
     pub fn triangle(cuda: &Cuda, layout: &Layout, mean: &[&[f32]], weight: &[&[f32]]) -> CudaResult<Self> {
-        check_weights(layout, weight.iter().map(|w| w.len()))?;
-        let weight = weight.iter().map(|w| cuda.upload(w)).collect::<Result<_, _>>()?;
+        check_weights(layout, weight.iter().map(|w| w.len()), |level| layout.weight_len(level))?;
+        let levels = weight.iter().enumerate();
+        let weight = levels.map(|(level, w)| apart(cuda, w, layout.groups(level))).collect::<CudaResult<_>>()?;
         Gaussians::new(cuda, layout, mean, Form::Triangle(weight))
     }
 
@@ -81,7 +94,10 @@ impl Gaussians {
     /// # Errors
     /// As [`triangle`](Self::triangle).
     pub fn fitted(cuda: &Cuda, layout: &Layout, mean: &[&[f32]], weight: Vec<Buffer<f32>>) -> CudaResult<Self> {
-        check_weights(layout, weight.iter().map(Buffer::len))?;
+        check_weights(layout, weight.iter().map(Buffer::len), |level| {
+            let groups = layout.groups(level);
+            groups * stride((layout.weight_len(level) - PAD) / groups.max(1))
+        })?;
         Gaussians::new(cuda, layout, mean, Form::Triangle(weight))
     }
 
@@ -135,13 +151,13 @@ impl Gaussians {
             Form::Triangle(weights) => self.triangles(weights, maps, n, &mut out)?,
             Form::LowRank { basis, scale, rank, epsilon } => {
                 let Some(level) = levels.last() else { return Ok(out) };
-                let launch =
-                    self.begin("mahalanobis_low_rank", maps, level)?.input(basis).input(scale).output(&mut out);
-                let launch = launch.float(*epsilon).int(*rank).int(levels.len()).int(level.b).int(n);
-                let launch = launch.int(*height).int(*width);
+                let shape = self.low_rank_shape(level.b, *rank, n)?;
+                let launch = self.begin(shape.kernel, maps, level)?.input(basis).input(scale).output(&mut out);
+                let launch = launch.float(*epsilon).int(*rank).int(levels.len()).int(level.b).int(level.groups).int(n);
+                let launch = launch.int(shape.parts).int(*height).int(*width);
                 // SAFETY: the tables were made from the layout, whose indices lie inside maps and means; basis and scale
                 // have rank rows for each group; areas lie inside the grid, which `out` has n of.
-                unsafe { launch.run(grid(level, n), 128, 16 * level.b as u32) }?;
+                unsafe { launch.run(grid(level, shape.parts), shape.threads, shape.shared) }?;
             }
         }
         Ok(out)
@@ -154,27 +170,74 @@ impl Gaussians {
         n: usize,
         out: &mut Buffer<f32>,
     ) -> CudaResult<()> {
-        let [warps] = self.cuda.parameter(MAHALANOBIS, "MAHALANOBIS_WARPS")?;
-        let warps = warps as u32;
         let mut parents = self.cuda.scratch::<f32>(1)?;
         for (i, (level, weight)) in self.tables.levels.iter().zip(weights).enumerate() {
             let mut sums = self.cuda.scratch::<f32>(level.groups.saturating_mul(n))?;
-            let launch = self.begin("mahalanobis_triangle", maps, level)?.input(weight).input(&parents);
+            let shape = self.triangle_shape(level.b, n)?;
+            let launch = self.begin(shape.kernel, maps, level)?.input(weight).input(&parents);
             let launch =
                 launch.output(&mut sums).output(out).int(i).int(self.tables.levels.len()).int(level.a).int(level.b);
-            let launch = launch.int(n).int(self.tables.grid.0).int(self.tables.grid.1);
+            let launch = launch.int(n).int(shape.parts).int(self.tables.grid.0).int(self.tables.grid.1);
             // SAFETY: as above; weights have the level's rows of the triangle for each group, `sums` n values for each
             // group, `parents` those of the level before.
-            unsafe { launch.run(grid(level, n), 32 * warps, 16 * (warps + level.b as u32)) }?;
+            unsafe { launch.run(grid(level, shape.parts), shape.threads, shape.shared) }?;
             parents = sums;
         }
         Ok(())
     }
 
+    /// Each weight is read once for as many pictures as there are and shared memory holds.
+    fn triangle_shape(&self, b: usize, n: usize) -> CudaResult<Shape> {
+        let module = module(&self.cuda);
+        let [warps] = self.cuda.parameter(module, "MAHALANOBIS_WARPS")?;
+        let [stages] = self.cuda.parameter(module, "MAHALANOBIS_STAGES")?;
+        // Planes of four pictures are 3 modulo 8 columns apart.
+        let stride = b + (11 - b % 8) % 8;
+        let shape = |(pictures, kernel): (usize, &'static str)| {
+            let floats = warps * (stages * PIECE + pictures) + pictures * stride;
+            Shape::new(kernel, warps, n.div_ceil(pictures), floats)
+        };
+        let enough = TRIANGLES.iter().position(|(pictures, _)| *pictures >= n).unwrap_or(TRIANGLES.len() - 1);
+        let mut fitting = TRIANGLES[..=enough].iter().rev().map(|&one| shape(one));
+        Ok(fitting.find(|s| self.fits(s)).unwrap_or_else(|| shape(TRIANGLES[0])))
+    }
+
+    /// Few pictures spread over warps; with more each row of the basis in shared memory serves several at once.
+    fn low_rank_shape(&self, d: usize, rank: usize, n: usize) -> CudaResult<Shape> {
+        let module = module(&self.cuda);
+        let [tiles] = self.cuda.parameter(module, "MAHALANOBIS_TILES")?;
+        let [many] = self.cuda.parameter(module, "MAHALANOBIS_MANY")?;
+        let shape = |kernel: &'static str, pictures: usize, warps: usize, tiles: usize| {
+            // As few blocks as can be, and warps for no more pictures than these then have.
+            let parts = n.div_ceil(pictures * warps);
+            let warps = n.div_ceil(pictures * parts);
+            let tile = (BLOCK * d + 3).next_multiple_of(4);
+            let floats = warps * pictures * (d + BLOCK) + rank.next_multiple_of(4) + tiles * tile;
+            Shape::new(kernel, warps, parts, floats)
+        };
+        let usual = match n {
+            1..=2 => ("mahalanobis_low_rank_1", 1, 2),
+            3..=16 => ("mahalanobis_low_rank_4", 4, 4),
+            _ if many == 4 => ("mahalanobis_low_rank_4", 4, 8),
+            _ => ("mahalanobis_low_rank_8", 8, 4),
+        };
+        let wide = ("mahalanobis_low_rank_wide", 4, 8);
+        let usual = (1..=usual.2).rev().map(|warps| shape(usual.0, usual.1, warps, tiles));
+        let less = (1..=2).rev().map(|warps| shape("mahalanobis_low_rank_4", 4, warps, tiles));
+        let wide = (1..=wide.2).rev().map(|warps| shape(wide.0, wide.1, warps, 0));
+        let last = shape("mahalanobis_low_rank_wide", 4, 1, 0);
+        Ok(usual.chain(less).chain(wide).find(|s| self.fits(s)).unwrap_or(last))
+    }
+
+    fn fits(&self, shape: &Shape) -> bool {
+        shape.shared <= self.cuda.info().shared_memory.max(48 << 10)
+    }
+
     /// A launch with the arguments that both kernels begin with.
     fn begin<'a>(&'a self, kernel: &'static str, maps: &[&'a Buffer<f32>], level: &'a Level) -> CudaResult<Launch<'a>> {
         let tables = &self.tables;
-        let launch = tables.read(self.cuda.launch(MAHALANOBIS, kernel)?, maps).input(&self.mean).input(&tables.mean_at);
+        let launch = tables.read(self.cuda.launch(module(&self.cuda), kernel)?, maps);
+        let launch = launch.input(&self.mean).input(&tables.mean_at);
         Ok(launch.input(&tables.mean_rows).input(&level.area).input(&level.ancestor))
     }
 }
@@ -245,12 +308,21 @@ impl Level {
     }
 }
 
-fn check_weights(layout: &Layout, lengths: impl Iterator<Item = usize>) -> CudaResult<()> {
+fn check_weights(
+    layout: &Layout,
+    lengths: impl Iterator<Item = usize>,
+    wanted: impl Fn(usize) -> usize,
+) -> CudaResult<()> {
     let got: Vec<usize> = lengths.collect();
-    if got.len() != layout.levels() || !got.iter().enumerate().all(|(level, len)| *len == layout.weight_len(level)) {
+    if got.len() != layout.levels() || !got.iter().enumerate().all(|(level, len)| *len == wanted(level)) {
         return Err(shape_error(OP, "a weight tensor for each level", got).into());
     }
     Ok(())
+}
+
+/// From one group's triangle of so many floats to the next on the GPU.
+fn stride(floats: usize) -> usize {
+    floats.next_multiple_of(ALIGN)
 }
 
 /// Map, channel in it, level and place in the level of each entry of the embedding.
@@ -268,6 +340,43 @@ fn channels(layout: &Layout, maps: &[[usize; 3]]) -> Vec<u32> {
     table
 }
 
-fn grid(level: &Level, n: usize) -> (u32, u32) {
-    (u32::try_from(level.groups).unwrap_or(u32::MAX), u32::try_from(n.div_ceil(PICTURES)).unwrap_or(u32::MAX))
+/// A kernel and how it is launched.
+struct Shape {
+    kernel: &'static str,
+    threads: u32,
+    /// Blocks that share the pictures, for each group.
+    parts: usize,
+    shared: u32,
+}
+
+impl Shape {
+    fn new(kernel: &'static str, warps: usize, parts: usize, floats: usize) -> Self {
+        let number = |v: usize| u32::try_from(v).unwrap_or(u32::MAX);
+        Shape { kernel, threads: number(32 * warps), parts, shared: number(4 * floats) }
+    }
+}
+
+fn grid(level: &Level, parts: usize) -> (u32, u32) {
+    (u32::try_from(level.groups.saturating_mul(parts)).unwrap_or(u32::MAX), 1)
+}
+
+/// The kernels for a GPU; with asynchronous copies where it has them.
+fn module(cuda: &Cuda) -> Module {
+    if cuda.info().capability >= (8, 0) { MAHALANOBIS_80 } else { MAHALANOBIS }
+}
+
+/// Copies the triangles of `groups` groups to the GPU, each from a multiple of [`ALIGN`] floats on.
+fn apart(cuda: &Cuda, weight: &[f32], groups: usize) -> CudaResult<Buffer<f32>> {
+    let floats = (weight.len() - PAD) / groups.max(1);
+    let stride = stride(floats);
+    let mut buffer = cuda.scratch(groups * stride)?;
+    let some = (STAGED / stride.max(1)).max(1);
+    let mut staged = vec![0.0; some.min(groups) * stride];
+    for (i, part) in weight[..groups * floats].chunks((some * floats).max(1)).enumerate() {
+        let rows = part.chunks_exact(floats);
+        let count = rows.len();
+        staged.chunks_exact_mut(stride).zip(rows).for_each(|(to, from)| to[..floats].copy_from_slice(from));
+        buffer.write_at(i * some * stride, &staged[..count * stride])?;
+    }
+    Ok(buffer)
 }

@@ -155,3 +155,63 @@ fn odd_widths_are_measured_like_on_the_cpu() {
         }
     }
 }
+
+/// How many pictures share the weights that are read depends on the batch; what comes out does not.
+#[test]
+fn pictures_are_measured_alike_in_any_batch() {
+    let Some(cuda) = open() else { return };
+    let (n, d, rank) = (40, 37, 11);
+    let layout = Layout::new(&[[2, 2, 24], [1, 2, 16]], &(0..d).collect::<Vec<_>>(), false).unwrap();
+    let maps = [random((n, 2, 2, 24), 1), random((n, 1, 2, 16), 2)];
+    let mean = random(4 * d, 3).to_vec();
+    let mut weight = random(layout.weight_len(0), 4).to_vec();
+    let length = weight.len();
+    weight[length - PAD..].fill(0.0);
+    let mut basis = vec![0.0; 4 * rank * d];
+    for (i, row) in basis.chunks_exact_mut(d).enumerate() {
+        row[i % rank * 3] = 1.0;
+    }
+    let scale = random(4 * rank, 5).mapv(|v| v + 2.0).to_vec();
+    let forms = [
+        mahalanobis::cuda::Gaussians::triangle(&cuda, &layout, &[&mean], &[&weight]).unwrap(),
+        mahalanobis::cuda::Gaussians::low_rank(&cuda, &layout, &[&mean], &basis, &scale, 0.25).unwrap(),
+    ];
+    let views = [maps[0].view(), maps[1].view()];
+    let wanted = [
+        mahalanobis::distance(&layout, &[&mean], &[&weight], &views).unwrap(),
+        mahalanobis::distance_low_rank(&layout, &[&mean], &basis, &scale, 0.25, &views).unwrap(),
+    ];
+    for (form, wanted) in forms.iter().zip(&wanted) {
+        let some = |n: usize| {
+            let device: Vec<Buffer<f32>> =
+                maps.iter().map(|m| cuda.upload(&m.as_slice().unwrap()[..m.len() / 40 * n]).unwrap()).collect();
+            form.distance(&device.iter().collect::<Vec<_>>(), n).unwrap().read().unwrap()
+        };
+        let all = some(n);
+        for (g, w) in all.iter().zip(wanted) {
+            assert!((g - w).abs() <= 2e-5 * w, "{g} {w}");
+        }
+        for fewer in [1, 2, 3, 7, 11, 30] {
+            assert_eq!(some(fewer), all[..4 * fewer], "{fewer} pictures of {form:?}");
+        }
+    }
+}
+
+#[test]
+fn bases_of_many_channels_are_read_from_memory() {
+    let Some(cuda) = open() else { return };
+    let (n, d, rank) = (2, 4000, 9);
+    let layout = Layout::new(&[[1, 1, d]], &(0..d).collect::<Vec<_>>(), true).unwrap();
+    let (map, mean) = (random((n, 1, 1, d), 3), random(d, 1).to_vec());
+    let mut basis = vec![0.0; rank * d];
+    for (i, row) in basis.chunks_exact_mut(d).enumerate() {
+        row[i * 400] = 1.0;
+    }
+    let scale = random(rank, 4).mapv(|v| v + 2.0).to_vec();
+    let wanted = mahalanobis::distance_low_rank(&layout, &[&mean], &basis, &scale, 0.25, &[map.view()]).unwrap();
+    let low = mahalanobis::cuda::Gaussians::low_rank(&cuda, &layout, &[&mean], &basis, &scale, 0.25).unwrap();
+    let got = low.distance(&[&upload(&cuda, &map)], n).unwrap().read().unwrap();
+    for (g, w) in got.iter().zip(&wanted) {
+        assert!((g - w).abs() <= 2e-5 * w, "{g} {w}");
+    }
+}

@@ -23,6 +23,7 @@ const fn fault(
 }
 
 const DISTANCE: &str = "common/distance.cuh";
+const MAHALANOBIS: &str = "mahalanobis.cu";
 const MOMENTS: &str = "moments.cu";
 const GATHER: &str = "common/gather.cuh";
 const FLOW: &str = "flow.cu";
@@ -141,17 +142,32 @@ pub(super) const KERNELS: &[Fault] = &[
         "  for (int r = warp",
     ),
     fault("window.cu", "window", "turned the other way", "(taps - 1 - tap) * co", "tap * co"),
-    fault("mahalanobis.cu", "mahalanobis", "barrier after the load", "n, x);\n  __syncthreads();", "n, x);"),
-    fault("mahalanobis.cu", "mahalanobis", "diagonal", "c <= row; c += 2", "c < row; c += 2"),
+    fault(MAHALANOBIS, "mahalanobis", "barrier after the load", "(float*)x);\n  __syncthreads();", "(float*)x);"),
+    fault(MAHALANOBIS, "mahalanobis", "lax wait for a piece", "wait<STAGES - 2>", "wait<STAGES - 1>"),
+    fault(MAHALANOBIS, "mahalanobis", "pieces overwritten early", "    __syncwarp();  // what all", "    // what all"),
+    fault(MAHALANOBIS, "mahalanobis", "diagonal", "rows + r < c)) continue", "rows + r <= c)) continue"),
+    fault(MAHALANOBIS, "mahalanobis", "begin of the diagonal", "from += r0 * h & 3", "from += 0"),
     fault(
-        "mahalanobis.cu",
+        MAHALANOBIS,
         "mahalanobis",
         "parent",
         "parents[(long long)ancestor[level - 1]",
         "parents[(long long)ancestor[level]",
     ),
-    fault(GATHER, "mahalanobis", "swapped axes", "column = area[2];", "column = area[0];"),
-    fault(GATHER, "mahalanobis", "tail of the pictures", "first + i < n ?", "first + i <= n ?"),
+    fault(MAHALANOBIS, "mahalanobis", "swapped axes", "column = area[2];", "column = area[0];"),
+    fault(MAHALANOBIS, "mahalanobis", "tail of the pictures", "first + V * p + i < n ?", "first + V * p + i <= n ?"),
+    fault(MAHALANOBIS, "mahalanobis", "lax wait for a tile", "wait<TILES - 2>", "wait<TILES - 1>"),
+    fault(MAHALANOBIS, "mahalanobis", "barrier of a tile", "__syncthreads();  // the tile", "// the tile"),
+    fault(MAHALANOBIS, "mahalanobis", "parts read early", "0.f;\n    __syncwarp();", "0.f;"),
+    fault(
+        MAHALANOBIS,
+        "mahalanobis",
+        "parts of rows not there",
+        "/ P < rows ? sum[i] : 0.f",
+        "/ P < BLOCK ? sum[i] : 0.f",
+    ),
+    fault(GATHER, "moments", "swapped axes", "column = area[2];", "column = area[0];"),
+    fault(GATHER, "moments", "tail of the pictures", "first + i < n ?", "first + i <= n ?"),
     fault(
         MOMENTS,
         "moments",

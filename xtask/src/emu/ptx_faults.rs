@@ -130,7 +130,7 @@ pub(super) const PTX: &[PtxFault] = &[
         "",
     ),
     fault("kcenter.compute_75", "kcenter_update", PICKS, SWAPPED, Swap(3, 4), ""),
-    fault("mahalanobis.compute_75", "mahalanobis_triangle", DISTANCES, SWAPPED, Swap(0, 1), ""),
+    fault("mahalanobis.compute_80", "mahalanobis_triangle_8", DISTANCES, SWAPPED, Swap(0, 1), ""),
     fault("moments.compute_75", "moments_add_f64", FIT, SWAPPED, Swap(17, 19), ""),
     fault("projection.compute_75", "projection_apply", "kcenter::projections_are_the_cpu_s", SWAPPED, Swap(5, 6), ""),
     fault("resize.compute_75", "resize_bilinear", "imaging::resizes_are_the_cpu_s", SWAPPED, Swap(12, 13), ""),

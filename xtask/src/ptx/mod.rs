@@ -61,6 +61,7 @@ const UNITS: [Unit; 24] = [
     unit("flow", "compute_75"),
     unit("kcenter", "compute_75"),
     unit("mahalanobis", "compute_75"),
+    unit("mahalanobis", "compute_80"),
     unit("moments", "compute_75"),
     unit("nearest", "compute_75"),
     unit("nearest", "compute_80"),

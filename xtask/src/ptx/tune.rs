@@ -260,6 +260,9 @@ fn shared(ptx: &str, kernel: &str) -> u32 {
         [down, across, high, wide] => one("CONV_STAGES") * (down * high * 16 + across * wide * 8) * 64,
         _ => 0,
     };
+    let triangle =
+        |pictures: u32| one("MAHALANOBIS_WARPS") * (1024 * one("MAHALANOBIS_STAGES") + 4 * pictures) + 2220 * pictures;
+    let low_rank = |pictures: u32, tiles: &str| 2232 * pictures + 800 + one(tiles) * 17_616;
     match kernel {
         "conv_f32_128" | "conv_f32_64" => 16_896,
         "conv_f16_128" | "conv_f16_point_128" => cores("CONV_LARGE"),
@@ -267,9 +270,15 @@ fn shared(ptx: &str, kernel: &str) -> u32 {
         "kcenter_greedy" => 100_000,
         "kcenter_threshold" => 4096,
         "kcenter_update" | "pairwise_squared" => 8192,
-        // Of 550 channels.
-        "mahalanobis_low_rank" => 8800,
-        "mahalanobis_triangle" => 8800 + 16 * one("MAHALANOBIS_WARPS"),
+        // Of 550 channels and a rank of 199.
+        "mahalanobis_triangle_4" => triangle(4),
+        "mahalanobis_triangle_8" => triangle(8),
+        "mahalanobis_triangle_16" => triangle(16),
+        "mahalanobis_triangle_32" => triangle(32),
+        "mahalanobis_low_rank_1" => low_rank(1, "MAHALANOBIS_TILES"),
+        "mahalanobis_low_rank_4" => low_rank(16, "MAHALANOBIS_TILES"),
+        "mahalanobis_low_rank_8" => low_rank(32, "MAHALANOBIS_TILES"),
+        "mahalanobis_low_rank_wide" => low_rank(32, ""),
         // Of 550 channels and four pictures.
         "moments_add_f32" | "moments_add_f64" => 8800,
         "moments_factor" => 34_816,

@@ -3,7 +3,7 @@ use blemish_tensor::TensorError;
 use blemish_tensor::cuda::{Buffer, Cuda, Launch};
 
 use super::super::moments::{CHUNK, F64_BYTES, too_few};
-use super::{Level, Tables};
+use super::{Level, Tables, stride};
 use crate::KernelError;
 use crate::cuda::{CudaResult, MOMENTS, THREADS, check};
 use crate::mahalanobis::{Layout, PAD};
@@ -174,7 +174,7 @@ impl Moments {
     pub fn factor_there(self, epsilon: f64) -> CudaResult<Vec<Buffer<f32>>> {
         self.levels(epsilon, |job, i| {
             let level = &job.tables.levels[i];
-            let mut weight = job.cuda.zeros(level.groups * level.floats() + PAD)?;
+            let mut weight = job.cuda.zeros(level.groups * stride(level.floats()))?;
             job.level(i, Packed::Kept(&mut weight))?;
             Ok(weight)
         })
@@ -279,13 +279,13 @@ impl Job<'_> {
             // SAFETY: as above; of the levels above, at most three, all groups are there; `scratch` has 32 rows of b values
             // for each block.
             unsafe { launch.int(start).int(place).run((count as u32, 1), FACTOR_THREADS, FACTOR) }?;
-            let (to, at) = match &mut out {
-                Packed::Kept(all) => (&mut **all, start),
-                Packed::Read(_) => (&mut packed, 0),
+            let (to, at, each) = match &mut out {
+                Packed::Kept(all) => (&mut **all, start, stride(floats)),
+                Packed::Read(_) => (&mut packed, 0, floats),
             };
             let launch = cuda.launch(MOMENTS, "moments_pack")?.input(&*rows).output(to);
-            let launch = launch.int(level.a).int(level.b).int(place).int(at);
-            // SAFETY: as above; the packed rows of the blocks' groups lie in `to` from group `at` on.
+            let launch = launch.int(level.a).int(level.b).int(place).int(at).int(each);
+            // SAFETY: as above; the packed rows of the blocks' groups lie in `to` from group `at` on, `each` apart.
             unsafe { launch.run((count as u32, turns.div_ceil(4) as u32), THREADS, PACK) }?;
             if let Packed::Read(weight) = &mut out {
                 packed.read_at(0, &mut weight[start * floats..(start + count) * floats])?;
