@@ -15,19 +15,19 @@
 //
 // | kernel | launch | shared bytes | flops, bytes |
 // |---|---|---|---|
-// | kcenter_update | grid ceil(n / 32), 256 threads | 8192 | 3 n p d for p picks; 4 n d (1 + p / 32 of the picks, from L2) |
+// | kcenter_update | grid ceil(n / 64), 256 threads | 20480 | 3 n p' d for p picks, p' a multiple of 16; 4 n d p' / 16 |
 // | kcenter_histogram | any grid, 256 threads | 0 | reads 4 n |
 // | kcenter_threshold | 1 block, 1024 threads | 4096 | reads and clears 2^18 |
 // | kcenter_collect | grid ceil(n / 256), 256 threads | 0 | reads 4 n |
 // | kcenter_greedy | cooperative, any grid that is resident, 256 threads | 512 + 4 rows d | 3 pool d a pick |
 //
-// Registers on sm_80 and sm_90, without spills: kcenter_update 106 and 111, kcenter_histogram 18 and 20,
+// Registers on sm_80 and sm_90, without spills: kcenter_update 128 and 128, kcenter_histogram 18 and 20,
 // kcenter_threshold 29 and 29, kcenter_collect 13 and 14, kcenter_greedy 64 and 72. Share of roofline: not yet
 // measured.
 #include "common/distance.cuh"
 
 #ifndef KCENTER_UPDATE_BOUNDS  // tune: 256 256,1 256,2
-#define KCENTER_UPDATE_BOUNDS 256
+#define KCENTER_UPDATE_BOUNDS 256,2
 #endif
 #ifndef KCENTER_GREEDY_BLOCKS  // tune: 1 2 3
 #define KCENTER_GREEDY_BLOCKS 2
@@ -69,29 +69,25 @@ extern "C" __global__ void __launch_bounds__(KCENTER_UPDATE_BOUNDS)
 kcenter_update(const float* __restrict__ points, float* __restrict__ near, const uint32_t* __restrict__ picks, int first,
                int count, int n, int d) {
   DYN_SMEM(shared);
-  using namespace lane_tile;
-  const int i0 = blockIdx.x * SIDE;
-  auto point = [&](int r) { return i0 + r < n ? points + (long long)(i0 + r) * d : nullptr; };
+  using T = lane_tile::Tile<8>;
+  const int i0 = blockIdx.x * T::LEFT;
+  auto point = [&](int r) { return i0 + r < n ? i0 + r : n - 1; };
   float best = __uint_as_float(0x7f800000u);  // of left_row()
-  for (int c0 = 0; c0 < count; c0 += SIDE) {
+  for (int c0 = 0; c0 < count; c0 += T::RIGHT) {
     // A centre more than there are is the last one again.
-    auto centre = [&](int r) { return points + (long long)picks[first + (c0 + r < count ? c0 + r : count - 1)] * d; };
+    auto centre = [&](int r) { return picks[first + (c0 + r < count ? c0 + r : count - 1)]; };
     float v[64];
-    distances(shared, d, point, centre, v);
+    lane_tile::distances<8>(shared, points, points, d, point, centre, v);
 #pragma unroll
     for (int i = 0; i < 4; i++) best = fminf(best, v[i]);
   }
   best = fminf(best, __shfl_xor_sync(FULL_WARP, best, 1));
   float* part = (float*)shared;
   __syncthreads();
-  if ((threadIdx.x & 1) == 0) part[(threadIdx.x >> 6) * SIDE + left_row()] = best;
+  if ((threadIdx.x & 1) == 0) part[(threadIdx.x >> 7) * T::LEFT + T::left_row()] = best;
   __syncthreads();
-  if (threadIdx.x < SIDE && i0 + (int)threadIdx.x < n) {
-    float least = near[i0 + threadIdx.x];
-#pragma unroll
-    for (int g = 0; g < 4; g++) least = fminf(least, part[g * SIDE + threadIdx.x]);
-    near[i0 + threadIdx.x] = least;
-  }
+  if (threadIdx.x < T::LEFT && i0 + (int)threadIdx.x < n)
+    near[i0 + threadIdx.x] = fminf(near[i0 + threadIdx.x], fminf(part[threadIdx.x], part[T::LEFT + threadIdx.x]));
 }
 
 // Level 0 counts by the upper 16 bits and finds the farthest point; level 1 counts the lower 16 bits inside the bucket.

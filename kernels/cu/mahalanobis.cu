@@ -27,8 +27,8 @@
 // | mahalanobis_low_rank_wide | the same, P = 4 | without tiles: for more channels than those leave room for | 4 rank d for every 4 pictures from L2 |
 //
 // A quote means rounded up to a multiple of 4. STAGES is MAHALANOBIS_STAGES for the triangle and MAHALANOBIS_TILES for low rank.
-// Registers on sm_80 and sm_90, without spills: mahalanobis_triangle_4 69 and 69, _8 80 and 80, _16 107 and 107, _32 126 and
-// 127; mahalanobis_low_rank_1 96 and 96, _4 96 and 97, _8 128 and 125, _wide 96 and 100. Share of roofline: to be measured.
+// Registers on sm_80 and sm_90, without spills: mahalanobis_triangle_4 69 and 69, _8 79 and 80, _16 107 and 109, _32 122 and
+// 123; mahalanobis_low_rank_1 96 and 96, _4 96 and 97, _8 128 and 125, _wide 96 and 100. Share of roofline: to be measured.
 // Shared memory, of 128 bytes a clock: a warp of triangle_32 reads 64 bytes (in 8 clocks) for 64 fused multiply-adds a lane (16
 // clocks); one of low_rank_8 32 + 2 32 bytes a lane (40 clocks) for 128 (32 clocks), of low_rank_4 28 clocks for 16.
 #include "common/distance.cuh"
@@ -251,23 +251,36 @@ __device__ __forceinline__ void triangle(const Maps& maps, const int* shape, con
         }
         continue;
       }
-      // The last columns before the diagonal block, a panel of fewer rows or the diagonal block.
-      const bool diagonal = column >= r0;
-      const int start = diagonal ? r0 : column, end = diagonal ? h : r0 - column < 16 ? r0 - column : 16;
-      if (diagonal) from += r0 * h & 3;
+      if (column < r0) {
+        // The last columns before the diagonal block, or a panel of fewer rows: those that are not there are cleared below.
+        const int end = r0 - column < 16 ? r0 - column : 16;
 #pragma unroll 1
-      for (int c = quarter; c < end; c += 4) {
-        const float* own = from + (diagonal ? c * h - c * (c - 1) / 2 - c : c * h);
-        load_pictures<PICS>(v, x + start + c - quarter, stride);
+        for (int c = quarter; c < end; c += 4) {
+          load_pictures<PICS>(v, x + column + c - quarter, stride);
+#pragma unroll
+          for (int r = 0; r < ROWS; r++) {
+            w[r] = rows + r < h ? from[c * h + rows + r] : 0.f;
+            add(r);
+          }
+        }
+        continue;
+      }
+      from += r0 * h & 3;
+#pragma unroll 1
+      for (int c = quarter; c < h; c += 4) {
+        load_pictures<PICS>(v, x + r0 + c - quarter, stride);
 #pragma unroll
         for (int r = 0; r < ROWS; r++) {
-          if (rows + r >= h || (diagonal && rows + r < c)) continue;
-          w[r] = own[rows + r];
+          if (rows + r < c || rows + r >= h) continue;
+          w[r] = from[c * h - c * (c - 1) / 2 - c + rows + r];
           add(r);
         }
       }
-      if (diagonal) break;
+      break;
     }
+    if (h < 16)
+#pragma unroll
+      for (int i = 0; i < PICS * ROWS; i++) z[i] = rows + i % ROWS < h ? z[i] : 0.f;
     reduce<16, 8, PICS * ROWS>(z);
     // Squares of the 16 rows in pairs, these in pairs and so on, whichever lanes have them.
 #pragma unroll
@@ -315,7 +328,7 @@ __device__ __forceinline__ void low_rank(const Maps& maps, const int* shape, con
                                          float epsilon, int rank, int levels, int d, int groups, int n, int parts, int grid_h,
                                          int grid_w) {
   constexpr int V = P < 4 ? P : 4, N = BLOCK * P, OWN = N > 32 ? N / 32 : 1;
-  constexpr int UNROLL = P == 8 || !STAGED ? MAHALANOBIS_UNROLL / 2 : MAHALANOBIS_UNROLL;
+  [[maybe_unused]] constexpr int UNROLL = P == 8 || !STAGED ? MAHALANOBIS_UNROLL / 2 : MAHALANOBIS_UNROLL;
   DYN_SMEM(shared);
   const int group = blockIdx.x / parts, warps = blockDim.x >> 5, lane = threadIdx.x & 31;
   const int warp = __shfl_sync(FULL_WARP, (int)threadIdx.x >> 5, 0);

@@ -29,7 +29,7 @@ static void one(const Case& c, unsigned seed) {
   int first = 0, epochs = 0;
   while ((int)state[kcenter::PICKS] < c.total) {
     const int count = (int)state[kcenter::PICKS] - first;
-    emu::launch(ceil_div(c.n, 32), 256, lane_tile::SHARED,
+    emu::launch(ceil_div(c.n, 64), 256, lane_tile::Tile<8>::SHARED,
                 [&] { kcenter_update(points.data(), distance.data(), picks.data(), first, count, c.n, c.d); });
     first += count;
     farthest[0] = 0;

@@ -23,7 +23,7 @@ const POOL: usize = 2048;
 const MOST: usize = 112;
 const AHEAD: usize = 512;
 /// Shared bytes of `kcenter_update` and `kcenter_threshold`.
-const TILE: u32 = 8192;
+const TILE: u32 = 20_480;
 const SCAN: u32 = 4096;
 /// Words of the state, the first of which is the number of picks.
 const STATE: usize = 6;
@@ -154,7 +154,7 @@ impl<'a> Work<'a> {
         let launch = self.cuda.launch(KCENTER, "kcenter_update")?.input(self.points).output(&mut self.near);
         let launch = launch.input(&self.picks).int(first).int(count).int(self.n).int(self.d);
         // SAFETY: `near` has n values, first + count picks are made, all of them rows of `points` [n, d].
-        unsafe { launch.run((grid(self.n, 32), 1), THREADS, TILE) }?;
+        unsafe { launch.run((grid(self.n, 64), 1), THREADS, TILE) }?;
         Ok(())
     }
 

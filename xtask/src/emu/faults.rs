@@ -39,7 +39,7 @@ pub(super) const KERNELS: &[Fault] = &[
         "  __syncthreads();  // an earlier call",
         "  // an earlier call",
     ),
-    fault(DISTANCE, "pairwise", "tail of a row", "at + l < d ?", "at + l <= d ?"),
+    fault(DISTANCE, "pairwise", "tail of a row", "at + lane < d;", "at + lane <= d;"),
     fault(
         DISTANCE,
         "nearest",
@@ -49,6 +49,7 @@ pub(super) const KERNELS: &[Fault] = &[
     ),
     fault(DISTANCE, "pairwise", "swapped halves", "upper ? v[i] : v[i + KEEP]", "upper ? v[i + KEEP] : v[i]"),
     fault("pairwise.cu", "pairwise", "tail of the rows", "i0 + i < m && j0", "i0 + i <= m && j0"),
+    fault("pairwise.cu", "pairwise", "tail of the strips", "high - y0 < STRIP ? high - y0 : STRIP;", "STRIP;"),
     fault("pairwise.cu", "pairwise", "barrier before writing", "= v[i];\n  __syncthreads();", "= v[i];"),
     fault("nearest.cu", "nearest", "lax wait for copies", "cp_wait<STAGES - 2>", "cp_wait<STAGES - 1>"),
     fault("nearest.cu", "nearest", "barrier after the wait", "2>();\n    __syncthreads();", "2>();"),
@@ -145,7 +146,7 @@ pub(super) const KERNELS: &[Fault] = &[
     fault(MAHALANOBIS, "mahalanobis", "barrier after the load", "(float*)x);\n  __syncthreads();", "(float*)x);"),
     fault(MAHALANOBIS, "mahalanobis", "lax wait for a piece", "wait<STAGES - 2>", "wait<STAGES - 1>"),
     fault(MAHALANOBIS, "mahalanobis", "pieces overwritten early", "    __syncwarp();  // what all", "    // what all"),
-    fault(MAHALANOBIS, "mahalanobis", "diagonal", "rows + r < c)) continue", "rows + r <= c)) continue"),
+    fault(MAHALANOBIS, "mahalanobis", "diagonal", "rows + r < c ||", "rows + r <= c ||"),
     fault(MAHALANOBIS, "mahalanobis", "begin of the diagonal", "from += r0 * h & 3", "from += 0"),
     fault(
         MAHALANOBIS,

@@ -269,7 +269,8 @@ fn shared(ptx: &str, kernel: &str) -> u32 {
         "conv_f16_64" | "conv_f16_point_64" => cores("CONV_SMALL"),
         "kcenter_greedy" => 100_000,
         "kcenter_threshold" => 4096,
-        "kcenter_update" | "pairwise_squared" => 8192,
+        "kcenter_update" => 20_480,
+        "pairwise_squared" => 16_384,
         // Of 550 channels and a rank of 199.
         "mahalanobis_triangle_4" => triangle(4),
         "mahalanobis_triangle_8" => triangle(8),

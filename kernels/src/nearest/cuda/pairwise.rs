@@ -7,7 +7,7 @@ use crate::error::shape_error;
 const OP: &str = "pairwise_squared";
 /// Rows of a tile, and its shared bytes.
 const SIDE: usize = 32;
-const TILE: u32 = 8192;
+const TILE: u32 = 16_384;
 /// Most rows of queries: blocks along the second axis of a grid.
 const MOST: usize = 65_535 * SIDE;
 
