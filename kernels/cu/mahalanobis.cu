@@ -320,6 +320,7 @@ __device__ __forceinline__ void triangle(const Maps& maps, const int* shape, con
 //
 // A warp has P pictures; its lanes share the channels, lane l those that leave l when divided by 32.
 constexpr int BLOCK = 8, TILES = MAHALANOBIS_TILES;
+static_assert(MAHALANOBIS_MANY == 4 || MAHALANOBIS_MANY == 8, "more than 16 pictures are given to that kernel");
 
 template <int P, bool STAGED>
 __device__ __forceinline__ void low_rank(const Maps& maps, const int* shape, const uint32_t* channel, const float* mean,
