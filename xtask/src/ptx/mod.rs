@@ -48,7 +48,7 @@ const fn unit(name: &'static str, target: &'static str) -> Unit {
     Unit { name, target }
 }
 
-const UNITS: [Unit; 24] = [
+const UNITS: [Unit; 25] = [
     unit("adam", "compute_75"),
     unit("blur", "compute_75"),
     unit("conv", "compute_75"),
