@@ -11,7 +11,7 @@
 //!
 //! The compiler is NVRTC of one exact version, so the same source gives the same bytes on every machine; it needs neither
 //! a GPU nor a driver. One PTX target serves all later chips: `compute_75` for kernels of plain arithmetic, `compute_80`
-//! where tensor cores and asynchronous copies are used.
+//! where tensor cores and asynchronous copies are used; `compute_90a` serves Hopper alone, whose tensor cores no other chip has.
 
 mod gate;
 mod occupancy;
