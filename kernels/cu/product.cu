@@ -38,7 +38,7 @@
 #include "common/bf16.cuh"
 #include "common/element.cuh"
 
-#ifndef PRODUCT_ROWS  // tune: 64,32,4,4,4 64,32,4,4,2 64,32,4,4,1 32,32,4,4,4 32,32,4,4,8 64,32,8,4,4 64,64,4,4,2
+#ifndef PRODUCT_ROWS  // tune: 64,32,4,4,4 64,32,4,4,2 32,16,4,4,8 32,32,4,4,4 32,32,4,4,8 64,32,8,4,4 64,64,4,4,2
 #define PRODUCT_ROWS 64,32,4,4,4
 #endif
 #ifndef PRODUCT_MANY  // tune: 128,64,8,4,1 128,128,8,8,1 64,64,4,4,1
