@@ -32,6 +32,8 @@
 #define EMBED_ROWS 14
 #endif
 
+static_assert(EMBED_ROWS > 0, "rows to walk down");
+
 namespace embed {
 
 // The 3 x 3 neighbourhood of N channels in registers, a row more loaded at each step. A block has up to 32 pieces of N channels

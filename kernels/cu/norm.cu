@@ -69,7 +69,7 @@ norm_sums(const float* __restrict__ maps, const uint32_t* __restrict__ which, co
     if (!(values & 3)) {
       e = first + 4 * t;
 #pragma unroll 4
-      for (; e + 3 < end; e += 1024) {
+      for (; e < end; e += 1024) {
         const float4 v = *(const float4*)(x + e);
         add(v.x), add(v.y), add(v.z), add(v.w);
       }
@@ -134,7 +134,6 @@ norm_apply(const float* __restrict__ maps, const uint32_t* __restrict__ which, c
         else x2[row * p2 + channel - c1] = v;
       }
     }
-    __syncthreads();  // the moments of this picture may still be read
   }
 }
 
