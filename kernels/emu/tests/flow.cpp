@@ -236,7 +236,7 @@ static void gathered(const Sizes& t, unsigned) {
 }
 
 int main() {
-  const Sizes cases[] = {{1, 2, 1, 1, 1}, {5, 3, 4, 2, 5}, {70, 24, 40, 32, 64}, {131, 67, 131, 6, 50}, {9, 130, 33, 128, 9}};
+  const Sizes cases[] = {{1, 2, 1, 1, 1}, {5, 3, 4, 2, 5}, {70, 24, 40, 32, 64}, {131, 67, 131, 6, 50}, {9, 130, 33, 128, 9}, {125, 9, 11, 3, 60}};
   for (const Sizes& t : cases)
     check::schedules(3, [&](unsigned seed) {
       one(t, seed);

@@ -283,7 +283,6 @@ pub(super) const KERNELS: &[Fault] = &[
     fault("depthwise.cu", "depthwise", "right border", "if (x < 0 || x >= w)", "if (x < 0 || x > w)"),
     fault("depthwise.cu", "depthwise", "swapped axes", "(ky * kw + kx) * c", "(kx * kw + ky) * c"),
     fault("depthwise.cu", "depthwise", "tail of a row", "if (at >= ow * pieces)", "if (at > ow * pieces)"),
-    fault("depthwise.cu", "depthwise", "left border", "if (x0 + j < 0 || x0", "if (x0 + j < -1 || x0"),
     fault("depthwise.cu", "depthwise", "last pixels", "t < TX && ox + t < ow; t++", "t < TX; t++"),
     fault("depthwise.cu", "depthwise", "swapped columns", "by[j - t * SX][e]", "by[KW - 1 - j + t * SX][e]"),
     fault("pool.cu", "pool", "lower border", ">= (unsigned)h || (unsigned)(x0", "> (unsigned)h || (unsigned)(x0"),
