@@ -15,7 +15,8 @@
 // | blur_axis | grid ceil(n h w / 256) | 0 | 8, 8 radius from L1 and L2; 3 radius |
 //
 // blur_tile is bound by issue: an addition, a product and an addition for each pair, which nothing may fuse.
-// Registers on sm_80 and sm_90, without spills: blur_tile 48 and 48, blur_axis 32 and 32. Share of roofline: not yet measured.
+// Registers on sm_80 and sm_90, without spills: blur_tile 48 and 48, blur_axis 32 and 32. Share of roofline: not measured in
+// this form; that before it, H200, 2026-11-28: both passes 7 % of a copy.
 #include "common/device.cuh"
 
 #ifndef BLUR_WIDE  // tune: 64 128 256

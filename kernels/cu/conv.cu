@@ -30,9 +30,8 @@
 //
 // Registers on sm_80 and sm_90, without spills: conv_f32_128 123 and 124, conv_f32_64 72 and 72, conv_f16_128 210 and 216,
 // conv_f16_64 86 and 90, conv_f16_point_128 206 and 214, conv_f16_point_64 84 and 89.
-// Share of roofline: not measured yet; on a GPU,
-// `cargo bench -p blemish-kernels --features cuda --bench gpu -- --kernel conv`
-// measures it.
+// Share of roofline, H200, 2026-11-28: of multiply-adds conv_f32_128 47 to 63 %, conv_f32_64 30 to 45 %; of mma.sync
+// conv_f16_128 45 to 48 %, conv_f16_64 29 %, conv_f16_point_128 32 to 37 %; 32 pictures.
 #include "common/element.cuh"
 
 // Of the tensor core tiles: how many warps side by side in rows and columns, and how many fragments of 16 rows and of 8 columns

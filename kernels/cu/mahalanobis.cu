@@ -28,7 +28,8 @@
 //
 // A quote means rounded up to a multiple of 4. STAGES is MAHALANOBIS_STAGES for the triangle and MAHALANOBIS_TILES for low rank.
 // Registers on sm_80 and sm_90, without spills: mahalanobis_triangle_4 69 and 69, _8 79 and 80, _16 107 and 109, _32 122 and
-// 123; mahalanobis_low_rank_1 96 and 96, _4 96 and 97, _8 128 and 125, _wide 96 and 100. Share of roofline: to be measured.
+// 123; mahalanobis_low_rank_1 96 and 96, _4 96 and 97, _8 128 and 125, _wide 96 and 100. Share of roofline: not
+// measured in this form; that before it, H200, 2026-11-28: triangle 81, 42 and 12 % of a copy with 1, 8 and 32 pictures, low_rank 25, 7 and 3 %.
 // Shared memory, of 128 bytes a clock: a warp of triangle_32 reads 64 bytes (in 8 clocks) for 64 fused multiply-adds a lane (16
 // clocks); one of low_rank_8 32 + 2 32 bytes a lane (40 clocks) for 128 (32 clocks), of low_rank_4 28 clocks for 16.
 #include "common/distance.cuh"

@@ -24,7 +24,7 @@
 // | moments_factor | grid groups, 128 threads | 34,816 | 2/3 (b^3 - a^3) in f64; b - a rows by 32 over 8 b^2 from L2 |
 // | moments_pack | grid (groups, parts), 256 threads | 4,160 | 12 floats of W |
 //
-// Share of roofline: not yet measured.
+// Share of roofline: not measured in this form; that before it, H200, 2026-11-28: moments_factor 10 % of multiply-adds in f64.
 #include "common/gather.cuh"
 
 #ifndef MOMENTS_ADD_BLOCKS  // tune: 1 2

@@ -31,9 +31,8 @@
 //
 // Registers on sm_80 and sm_90, without spills: forward_f32 87 and 88, forward_many_f32 96 and 96, backward_f32 86 and 87,
 // update_f32 78 and 77, forward_bf16 84 and 83, backward_bf16 90 and 90, update_bf16 120 and 121.
-// Share of roofline: not measured yet; on a GPU,
-// `cargo bench -p blemish-kernels --features cuda --bench gpu -- --kernel product`
-// measures it.
+// Share of roofline, H200, 2026-11-28: few rows, 2304 outputs of 1152 inputs, of the nearer ceiling: update_f32 60 %,
+// update_bf16 48 % of a copy with 64 rows; forward, backward, update 25, 37, 37 % of multiply-adds with 256 in f32.
 #include "common/adam.cuh"
 #include "common/bf16.cuh"
 #include "common/element.cuh"
