@@ -123,22 +123,48 @@ task_bench() {
   return $code
 }
 
+# The tests of the kernels in one file.
+tests_of() {
+  case $1 in
+    nearest | pairwise) echo nearest:: ;;
+    kcenter | projection) echo kcenter:: ;;
+    mahalanobis | moments) echo mahalanobis:: ;;
+    conv | depthwise | pool) echo network:: ;;
+    product) echo product:: flow:: ;;
+    window | norm) echo layer:: ;;
+    blur | resize | embed) echo imaging:: ;;
+  esac
+}
+
 task_tune() {
-  local kernel variant out list= code=0
+  local kernel variant out list= code=0 name running=0 most
   [ -d variants ] || [ -f variants.tar.gz ] || { skipped tune "the bundle has no variants"; return; }
   gpu_here || { skipped tune "there is no GPU"; return; }
   [ -d variants ] || tar xzf variants.tar.gz
-  rm -rf "$results/tune"
-  mkdir -p "$results/tune"
+  rm -rf "$results/tune" "$results/right"
+  mkdir -p "$results/tune" "$results/right"
+  most=$(nproc 2>/dev/null || echo 2)
   for kernel in ${*:-$(ls variants)}; do
+    # Results first, several variants side by side: the tests load the variant in place of what is built in, and the driver keeps
+    # what it made of it.
     for variant in variants/"$kernel"/*; do
-      out=$results/tune/$kernel.$(basename "$variant").json
-      # Results first: the tests load the variant in place of what is built in.
-      if ! BLEMISH_PTX=$variant BLEMISH_REQUIRE_CUDA=1 bin/test-kernels-cuda --test-threads=1 >>"$results/tune.log" 2>&1; then
+      name=$kernel.$(basename "$variant")
+      # shellcheck disable=SC2046
+      (BLEMISH_PTX=$variant BLEMISH_REQUIRE_CUDA=1 bin/test-kernels-cuda --test-threads=1 $(tests_of "$kernel") \
+        >"$results/right/$name.log" 2>&1 && touch "$results/right/$name") &
+      running=$((running + 1))
+      if [ "$running" -ge "$most" ]; then wait -n; running=$((running - 1)); fi
+    done
+    wait
+    running=0
+    for variant in variants/"$kernel"/*; do
+      name=$kernel.$(basename "$variant")
+      if [ ! -e "$results/right/$name" ]; then
         code=1
-        echo "FAILED: the results of $variant are wrong, see $results/tune.log" >&2
+        echo "FAILED: the results of $variant are wrong, see $results/right/$name.log" >&2
         continue
       fi
+      out=$results/tune/$name.json
       bin/gpu --size real --kernel "$kernel" --ptx "$variant" --out "$out" >>"$results/tune.log" 2>&1 ||
         { code=1; rm -f "$out"; echo "FAILED: $variant, see $results/tune.log" >&2; }
     done
