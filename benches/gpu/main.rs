@@ -1,13 +1,13 @@
 //! How close are the GPU kernels to what the GPU could do?
 //!
 //! ```text
-//! gpu [--size real|tiny] [--kernel NAME]... [--repetitions N] [--ptx FOLDER] [--out FILE]
+//! gpu [--size real|tiny] [--kernel] [NAME]... [--repetitions N] [--ptx FOLDER] [--out FILE]
 //! ```
 //!
 //! Prints one JSON object: the GPU, its ceilings (measured first) and a row for each case. Data is larger than the
 //! second-level cache wherever memory bounds the time. Times are medians of CUDA events: of a whole call, with its
 //! allocations and small uploads, and of each kernel in it. `tiny` is for the stand-in driver, which times nothing. `--ptx`
-//! loads `FOLDER/MODULE.compute_NN.ptx` in place of the module built in. `--kernel` takes part of a case's name.
+//! loads `FOLDER/MODULE.compute_NN.ptx` in place of the module built in. NAME is part of a case's name.
 //!
 //! | module | what it has |
 //! |---|---|
@@ -126,6 +126,10 @@ impl Options {
         while let Some(word) = args.next() {
             // What `cargo bench` and `cargo test` add.
             if matches!(word.as_str(), "--bench" | "--test" | "--quiet" | "-q") {
+                continue;
+            }
+            if !word.starts_with('-') {
+                options.kernels.push(word);
                 continue;
             }
             let value = args.next().ok_or_else(|| format!("{word} wants a value, or is unknown"))?;

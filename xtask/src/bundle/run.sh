@@ -79,13 +79,21 @@ task_sanitize() {
   [ -n "$sanitizer" ] || { skipped sanitize "compute-sanitizer is not here"; return; }
   gpu_here || { skipped sanitize "there is no GPU"; return; }
   export BLEMISH_REQUIRE_CUDA=1
+  # Side by side: most of a checked program is the processor's work.
   for tool in ${1:-memcheck racecheck initcheck synccheck}; do
-    list=$(programs "$tool" "$sanitizer" --tool "$tool" --error-exitcode 99 --launch-timeout 120)
-    code=$?
-    [ $code = 0 ] || worst=1
+    (
+      programs "$tool" "$sanitizer" --tool "$tool" --error-exitcode 99 --launch-timeout 120 >"$results/$tool.json"
+      echo $? >"$results/$tool.code"
+    ) &
+  done
+  wait
+  for tool in ${1:-memcheck racecheck initcheck synccheck}; do
+    list=$(cat "$results/$tool.json")
+    code=$(cat "$results/$tool.code")
+    [ "$code" = 0 ] || worst=1
     [ $first = 1 ] || out+=,
     first=0
-    out+="{\"tool\":\"$tool\",\"status\":\"$(word $code)\",\"programs\":[$list]}"
+    out+="{\"tool\":\"$tool\",\"status\":\"$(word "$code")\",\"programs\":[$list]}"
   done
   printf '{"task":"sanitize","status":"%s","tools":[%s]}\n' "$(word $worst)" "$out"
   return $worst
