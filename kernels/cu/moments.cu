@@ -113,20 +113,31 @@ __device__ __forceinline__ void add_unit(const float4* x, int quads, int pitch, 
   }
 }
 
-// x [quads, pitch], zeros from entry b on.
-template <class Total>
-__device__ __forceinline__ void add(const float4* x, int quads, int pitch, int a, int b, Total* products) {
+// x [quads, pitch], zeros from entry b on. Warps take 16 rows by 32 COLUMNS columns in turn.
+template <int COLUMNS, class Total>
+__device__ __forceinline__ void add_turns(const float4* x, int quads, int pitch, int a, int b, Total* products) {
+  constexpr int WIDTH = 32 * COLUMNS;
   const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, step = 8 * gridDim.y;
   int turn = blockIdx.y * 8 + warp;
   for (int p = 0; a + 16 * p < b; p++) {
-    const int r0 = a + 16 * p, width = r0 + 16, units = (width + 63) / 64;
+    const int r0 = a + 16 * p, width = r0 + 16, units = (width + WIDTH - 1) / WIDTH;
     for (; turn < units; turn += step) {
       Total* to = products + total_at(a, p);
-      if (64 * turn + 32 < width) add_unit<2>(x, quads, pitch, r0, 64 * turn + lane, width, to);
-      else add_unit<1>(x, quads, pitch, r0, 64 * turn + lane, width, to);
+      const int c = WIDTH * turn + lane;
+      if (COLUMNS == 1 || WIDTH * turn + 32 < width) add_unit<COLUMNS>(x, quads, pitch, r0, c, width, to);
+      else add_unit<1>(x, quads, pitch, r0, c, width, to);
     }
     turn -= units;
   }
+}
+
+template <class Total>
+__device__ __forceinline__ void add(const float4* x, int quads, int pitch, int a, int b, Total* products) {
+  // Narrow turns where wide ones would be too few for the warps there are; the totals are the same.
+  int wide = 0;
+  for (int r0 = a; r0 < b; r0 += 16) wide += (r0 + 16 + 63) / 64;
+  if (wide < 8 * (int)gridDim.y) add_turns<1>(x, quads, pitch, a, b, products);
+  else add_turns<2>(x, quads, pitch, a, b, products);
 }
 
 }  // namespace moments

@@ -88,6 +88,24 @@ fn fits_agree_with_the_cpu_s() {
 }
 
 #[test]
+fn fits_of_many_channels_agree_with_the_cpu_s() {
+    let Some(cuda) = open() else { return };
+    let channels: Vec<usize> = (0..400).collect();
+    let layout = Layout::new(&[[1, 2, 280], [1, 1, 120]], &channels, true).unwrap();
+    let mut wanted = mahalanobis::Moments::new(layout.clone());
+    let mut got = mahalanobis::cuda::Moments::new(&cuda, layout.clone()).unwrap();
+    let maps = [random((7, 1, 2, 280), 1), random((7, 1, 1, 120), 2)];
+    wanted.push(&maps.each_ref().map(|m| m.view())).unwrap();
+    let device = maps.each_ref().map(|m| upload(&cuda, m));
+    got.push(&device.each_ref(), 7).unwrap();
+    let (got, wanted) = (got.factor(0.05).unwrap(), wanted.factor(0.05, extend).unwrap());
+    let largest = wanted.iter().flatten().fold(0f32, |m, v| m.max(v.abs()));
+    for (g, w) in got.iter().flatten().zip(wanted.iter().flatten()) {
+        assert!((g - w).abs() <= 2e-5 * largest, "{g} {w}");
+    }
+}
+
+#[test]
 fn mahalanobis_distances_agree_with_the_cpu() {
     let Some(cuda) = open() else { return };
     let sizes = [[4, 8, 30], [2, 4, 50], [1, 3, 20]];
