@@ -38,17 +38,16 @@ fn discovery_gives_devices_or_a_reason() {
     }
 }
 
-/// Runs `discovery_gives_what_was_foretold` in a process whose stand-in driver behaves so.
-fn foretold(mode: &str, wanted: &str) {
+/// Runs the test `name` in a process whose stand-in driver behaves so.
+fn foretold(name: &str, mode: &str, wanted: &str) {
     if open().is_none_or(|cuda| cuda.info().name != "emulated") {
         eprintln!("skipped: the stand-in driver is not in use");
         return;
     }
     let test = std::env::current_exe().unwrap();
-    let words = ["--exact", "discovery_gives_what_was_foretold", "--nocapture"];
     let mut child = std::process::Command::new(test);
-    let status = child.args(words).env("BLEMISH_DRIVER", mode).env("BLEMISH_FORETOLD", wanted).status().unwrap();
-    assert!(status.success(), "{mode}");
+    child.args(["--exact", name, "--nocapture"]).env("BLEMISH_DRIVER", mode).env("BLEMISH_FORETOLD", wanted);
+    assert!(child.status().unwrap().success(), "{mode}");
 }
 
 #[test]
@@ -62,9 +61,10 @@ fn discovery_gives_what_was_foretold() {
 
 #[test]
 fn an_old_driver_a_failing_one_and_one_without_devices_are_told_apart() {
-    foretold("old", "TooOld { found: (11, 8)");
-    foretold("broken", "Init {");
-    foretold("none", "None");
+    let test = "discovery_gives_what_was_foretold";
+    foretold(test, "old", "TooOld { found: (11, 8)");
+    foretold(test, "broken", "Init {");
+    foretold(test, "none", "None");
 }
 
 #[test]
@@ -158,4 +158,65 @@ fn large_writes_go_through_page_locked_memory() {
             assert!(handle.join().unwrap().read().unwrap().iter().all(|v| *v == 7));
         }
     });
+}
+
+#[test]
+fn large_reads_go_through_page_locked_memory() {
+    let Some(cuda) = open() else { return };
+    // Whole pieces, several and a rest, by one thread and by several, from any place on.
+    for len in [262_144usize, 300_000, 524_288, 1_400_001] {
+        let values = |seed: u32| (0..len as u32).map(|i| i.wrapping_mul(2_654_435_761) ^ seed).collect::<Vec<u32>>();
+        let mut buffer = cuda.zeros::<u32>(len + 7).unwrap();
+        // What was asked for before is waited for, and what comes after is not seen.
+        for (seed, at) in [(1, 0), (2, 7), (3, 3)] {
+            buffer.write_at(at, &values(seed)).unwrap();
+            let mut read = vec![5; len];
+            buffer.read_at(at, &mut read).unwrap();
+            buffer.clear().unwrap();
+            assert_eq!(read, values(seed));
+        }
+        assert!(buffer.read_at(8, &mut vec![0; len]).is_err());
+        assert!(buffer.read().unwrap().iter().all(|v| *v == 0));
+    }
+    // Reads of one buffer and writes of others, from several threads at a time.
+    let values: Vec<u8> = (0..3 << 20).map(|i| (i % 251) as u8).collect();
+    let buffer = cuda.upload(&values).unwrap();
+    std::thread::scope(|scope| {
+        for seed in 0..4 {
+            let (cuda, values, buffer) = (&cuda, &values, &buffer);
+            scope.spawn(move || {
+                assert_eq!(&buffer.read().unwrap(), values);
+                let own = vec![seed; 2 << 20];
+                assert_eq!(cuda.upload(&own).unwrap().read().unwrap(), own);
+            });
+        }
+    });
+}
+
+#[test]
+fn reads_after_failed_work_are_errors() {
+    foretold("reads_on_a_gpu_that_fails", "fails:0", "");
+}
+
+#[test]
+fn reads_on_a_gpu_that_fails() {
+    if std::env::var_os("BLEMISH_FORETOLD").is_none() {
+        return;
+    }
+    for len in [100, 3 << 20] {
+        let cuda = Cuda::open(0).unwrap();
+        let mut buffer = cuda.scratch::<u8>(len).unwrap();
+        for _ in 0..3 {
+            buffer.clear().unwrap();
+            let error = buffer.read().unwrap_err();
+            let TensorError::Cuda { what, .. } = &error else { panic!("{error}") };
+            assert!(["reading GPU memory", "waiting for the GPU"].contains(&what.as_str()), "{error}");
+        }
+        // Nobody waits for another that gave up.
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| (buffer.read().is_ok(), cuda.upload(&vec![1u8; len]).is_ok()));
+            }
+        });
+    }
 }

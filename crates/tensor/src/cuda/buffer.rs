@@ -2,11 +2,11 @@
 use std::mem::ManuallyDrop;
 use std::sync::Arc;
 
-use cudarc::driver::{CudaSlice, DevicePtrMut, DeviceRepr, ValidAsZeroBits};
+use cudarc::driver::{CudaSlice, DevicePtr, DevicePtrMut, DeviceRepr, ValidAsZeroBits};
 
 use super::budget::Share;
-use super::feed::LARGE;
 use super::recording::Keep;
+use super::staging::LARGE;
 use super::{Cuda, refused};
 use crate::{Result, TensorError};
 
@@ -111,7 +111,16 @@ impl<T: Plain> Buffer<T> {
         if values.is_empty() {
             return Ok(());
         }
-        stream.memcpy_dtoh(&self.slice.slice(part), values).map_err(refused("reading GPU memory"))?;
+        let view = self.slice.slice(part);
+        if size_of_val(values) >= LARGE {
+            let (from, _order) = view.device_ptr(stream);
+            let bytes = bytemuck::cast_slice_mut::<T, u8>(values);
+            // SAFETY: the part is as large as the values; it is freed in the order of the stream.
+            if unsafe { self.cuda.reads().read(&self.cuda, bytes, from) }? {
+                return Ok(());
+            }
+        }
+        stream.memcpy_dtoh(&view, values).map_err(refused("reading GPU memory"))?;
         stream.synchronize().map_err(refused("waiting for the GPU"))
     }
 
@@ -133,7 +142,7 @@ impl<T: Plain> Buffer<T> {
         let mut view = self.slice.slice_mut(part);
         let (to, _order) = view.device_ptr_mut(&stream);
         // SAFETY: the part has room for the values; it is freed in the order of the stream.
-        unsafe { cuda.staging().write(&cuda, bytes, to) }
+        unsafe { cuda.writes().write(&cuda, bytes, to) }
     }
 
     /// Sets every number to zero.

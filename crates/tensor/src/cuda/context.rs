@@ -9,9 +9,9 @@ use cudarc::nvrtc::Ptx;
 use super::budget::Budget;
 use super::discover::usable;
 use super::event::Watched;
-use super::feed::Staging;
 use super::launch::{Loaded, Parameters, Signatures};
 use super::recording::{Recorder, Recorders, Recording, record};
+use super::staging::Staging;
 use super::{Buffer, DeviceInfo, Feed, Launch, Module, NoDevice, Plain, name, refused};
 use crate::{Result, TensorError};
 
@@ -27,7 +27,8 @@ struct Inner {
     modules: Mutex<HashMap<&'static str, Arc<Loaded>>>,
     recorders: Recorders,
     watched: Mutex<Watched>,
-    staging: Mutex<Staging>,
+    writes: Mutex<Staging>,
+    reads: Mutex<Staging>,
 }
 
 impl std::fmt::Debug for Cuda {
@@ -70,7 +71,8 @@ impl Cuda {
             modules: Mutex::default(),
             recorders: Recorders::default(),
             watched: Mutex::default(),
-            staging: Mutex::default(),
+            writes: Mutex::default(),
+            reads: Mutex::default(),
         })))
     }
 
@@ -229,9 +231,16 @@ impl Cuda {
     }
 
     /// What large writes go through, one at a time.
-    pub(super) fn staging(&self) -> MutexGuard<'_, Staging> {
+    pub(super) fn writes(&self) -> MutexGuard<'_, Staging> {
         // As for the modules.
-        self.0.staging.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.writes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What large reads go through, one at a time. Apart from the writes, since a read waits for the GPU's work and a write of
+    /// another thread need not.
+    pub(super) fn reads(&self) -> MutexGuard<'_, Staging> {
+        // As for the modules.
+        self.0.reads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn same(&self, other: &Cuda) -> bool {

@@ -29,6 +29,7 @@ mod event;
 mod feed;
 mod launch;
 mod recording;
+mod staging;
 
 pub use crate::NoDevice;
 pub use buffer::{Buffer, Plain};
