@@ -32,6 +32,9 @@ impl Work {
     }
 }
 
+/// Does something with the rows so far.
+pub(crate) type Keep = Box<dyn Fn(&[Value])>;
+
 /// Runs cases and keeps their rows.
 pub(crate) struct Bench {
     pub(crate) cuda: Cuda,
@@ -39,18 +42,12 @@ pub(crate) struct Bench {
     repetitions: usize,
     only: Vec<String>,
     rows: Vec<Value>,
-    keep: Box<dyn Fn(&[Value])>,
+    keep: Keep,
 }
 
 impl Bench {
     /// `keep` gets the rows so far after each, so that a run that is stopped leaves what it had.
-    pub(crate) fn new(
-        cuda: Cuda,
-        ceilings: Ceilings,
-        repetitions: usize,
-        only: Vec<String>,
-        keep: Box<dyn Fn(&[Value])>,
-    ) -> Bench {
+    pub(crate) fn new(cuda: Cuda, ceilings: Ceilings, repetitions: usize, only: Vec<String>, keep: Keep) -> Bench {
         Bench { cuda, ceilings, repetitions, only, rows: Vec::new(), keep }
     }
 
