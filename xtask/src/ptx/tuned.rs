@@ -184,7 +184,10 @@ mod tests {
         );
         let all = builds(&root).unwrap();
         let names: Vec<String> = all[UNITS.len()..].iter().map(Build::file_name).collect();
-        assert_eq!(names, ["nearest.compute_75.sm_90.ptx", "nearest.compute_80.sm_90.ptx"]);
+        assert_eq!(
+            names,
+            ["nearest.compute_75.sm_90.ptx", "nearest.compute_80.sm_90.ptx", "nearest.compute_90a.sm_90.ptx"]
+        );
         assert_eq!(all.last().unwrap().define, [("NEAREST_STAGES".to_owned(), "3".to_owned())]);
         let text = modules(&all);
         assert!(text.contains("pub(crate) const NEAREST_80: Module") && text.contains("(90, include_str!("), "{text}");
