@@ -65,7 +65,7 @@ __device__ __forceinline__ void mean3(const float* __restrict__ in, float* __res
     };
     load(y0 - 1, row[0]);
     load(y0, row[1]);
-#pragma unroll 3
+#pragma unroll 1  // NVRTC 12.4 makes of 3 a loop that passes y1
     for (int y = y0; y < y1; y++, to += (long long)w * pitch) {
       load(y + 1, row[2]);
       float sum[N];

@@ -224,6 +224,7 @@ __device__ __forceinline__ void triangle(const Maps& maps, const int* shape, con
   x += pictures * (PICS / 4) * stride + quarter;
   const float* piece = source.ring;
   auto next = [&] {
+    __syncwarp();  // lanes may come from columns of their own
     wait<STAGES - 2>();
     __syncwarp();  // what all lanes brought is there, and what is overwritten was read
     source.bring();

@@ -59,24 +59,32 @@ fn resizes_are_the_cpu_s() {
 #[test]
 fn embeddings_are_the_cpu_s() {
     let Some(cuda) = open() else { return };
-    let sizes = [[6, 9, 5], [3, 4, 7], [6, 9, 2]];
+    // Channels one and four at a time, heights of all remainders.
+    embeds(&cuda, [[6, 9, 5], [3, 4, 7], [6, 9, 2]]);
+    embeds(&cuda, [[4, 5, 8], [2, 3, 16], [4, 5, 132]]);
+    embeds(&cuda, [[17, 3, 4], [8, 1, 4], [17, 3, 8]]);
+}
+
+fn embeds(cuda: &Cuda, sizes: [[usize; 3]; 3]) {
+    let [height, width, _] = sizes[0];
+    let channels = sizes.iter().map(|s| s[2]).sum();
     let maps: Vec<Array4<f32>> = sizes.iter().map(|[h, w, c]| random((2, *h, *w, *c), 3 + *c as u64)).collect();
-    let device: Vec<Buffer<f32>> = maps.iter().map(|m| upload(&cuda, m)).collect();
+    let device: Vec<Buffer<f32>> = maps.iter().map(|m| upload(cuda, m)).collect();
     let arguments: Vec<(&Buffer<f32>, [usize; 3])> = device.iter().zip(sizes).collect();
-    let got = embed(&cuda, 2, &arguments).unwrap().read().unwrap();
+    let got = embed(cuda, 2, &arguments).unwrap().read().unwrap();
     let spec = PoolSpec { kernel: [3, 3], stride: [1, 1], padding: [1; 4] };
-    let mut wanted = Array4::<f32>::zeros((2, 6, 9, 14));
+    let mut wanted = Array4::<f32>::zeros((2, height, width, channels));
     let mut first = 0;
     for (map, [h, w, c]) in maps.iter().zip(sizes) {
         let mut mean = Array4::zeros(map.dim());
         avg_pool(map.as_slice().unwrap(), [2, h, w, c], &spec, true, mean.as_slice_mut().unwrap(), Par::Serial)
             .unwrap();
-        let part = resize::bilinear(mean.view(), (6, 9)).unwrap();
+        let part = resize::bilinear(mean.view(), (height, width)).unwrap();
         wanted.slice_mut(s![.., .., .., first..first + c]).assign(&part);
         first += c;
     }
     assert_eq!(got, wanted.into_raw_vec_and_offset().0);
-    assert!(embed(&cuda, 1, &arguments).is_err() && embed(&cuda, 1, &[]).is_err());
+    assert!(embed(cuda, 1, &arguments).is_err() && embed(cuda, 1, &[]).is_err());
 }
 
 #[test]
