@@ -33,7 +33,7 @@
 #ifndef NEAREST_ROWS  // tune: 64 128
 #define NEAREST_ROWS 128
 #endif
-#ifndef NEAREST_RERANK_BLOCKS  // tune: 4 6
+#ifndef NEAREST_RERANK_BLOCKS  // tune: 3 4
 #define NEAREST_RERANK_BLOCKS 4
 #endif
 // NEAREST_WIDE is for the launch code: whether chips of 9.0 get the form of compute_90a. Not before its results were tested on one.

@@ -192,6 +192,9 @@ fn rank(tools: &Tools, kernel: &str, arch: &str, variants: Vec<Compiled>) -> Res
         for unit in units.iter().rev() {
             let path = variant.folder.join(unit.file_name());
             let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+            if !launched(*unit, &text) {
+                continue;
+            }
             for usage in gate::assemble(&ptxas, &path, &unit.assembled(arch.parse()?), Path::new("/dev/null"))? {
                 if kernels.contains(&usage.name) {
                     continue;
@@ -248,6 +251,11 @@ struct Row {
     variant: String,
 }
 
+/// Whether the launch code takes a unit's kernels with the parameters of its text: a form for one chip only where it is chosen.
+fn launched(unit: Unit, ptx: &str) -> bool {
+    !unit.target.ends_with('a') || ptx.lines().take(4).any(|line| line.split(' ').any(|word| word == "NEAREST_WIDE=1"))
+}
+
 /// Dynamic shared bytes of a kernel at the usual shapes, from the parameters its file was made with.
 fn shared(ptx: &str, kernel: &str) -> u32 {
     let number = |name: &str| -> Vec<u32> {
@@ -284,7 +292,7 @@ fn shared(ptx: &str, kernel: &str) -> u32 {
         "moments_add_f32" | "moments_add_f64" => 8800,
         "moments_factor" => 34_816,
         "moments_pack" => 4160,
-        "sieve_wide" => one("SIEVE_STAGES") * 49_152,
+        "nearest_sieve" if ptx.contains(".target sm_90a") => 196_608,
         "nearest_sieve" => one("NEAREST_STAGES") * (one("NEAREST_ROWS") + 256) * 64,
         // Of 1536 inputs.
         "projection_apply" => 4 * 1536 * one("PROJECTION_ROWS"),
@@ -420,8 +428,17 @@ mod tests {
     fn shared_memory_follows_from_the_parameters() {
         let ptx = "// tuned NEAREST_STAGES=3 NEAREST_ROWS=64\n.version 8.4\n";
         assert_eq!(shared(ptx, "nearest_sieve"), 3 * 320 * 64);
+        assert_eq!(shared(".target sm_90a\n", "nearest_sieve"), 196_608);
         let ptx = "// tuned CONV_LARGE=2,4,4,4 CONV_SMALL=2,2,2,4 CONV_STAGES=4\n";
         assert_eq!((shared(ptx, "conv_f16_128"), shared(ptx, "conv_f16_64"), shared(ptx, "x")), (65_536, 32_768, 0));
+    }
+
+    #[test]
+    fn a_form_for_one_chip_ranks_where_it_is_launched() {
+        let of = |target: &str| UNITS.into_iter().find(|u| u.name == "nearest" && u.target == target).unwrap();
+        let text = |wide: u32| format!("// tuned NEAREST_STAGES=4 NEAREST_WIDE={wide}\n");
+        assert!(launched(of("compute_80"), &text(0)) && launched(of("compute_80"), &text(1)));
+        assert!(!launched(of("compute_90a"), &text(0)) && launched(of("compute_90a"), &text(1)));
     }
 
     #[test]
