@@ -4,12 +4,13 @@
 // The sieve (compute_80 and above). Let c be any vector near the bank's mean and s a power of two. Rows are stored as
 // fp16(s (x - c)) with a bound e on what that loses, so by the triangle inequality the distance of two rows differs from that
 // of their fp16 forms by at most the sum of their e. Products of fp16 are exact in f32; what summing them in tensor cores can
-// lose is bounded from the norms (`error` below). Hence rigorous intervals: every row whose lower bound is above the k-th
+// lose is bounded from the norms (`error` in common/bounds.cuh). Hence rigorous intervals: every row whose lower bound is above the k-th
 // smallest upper bound is out, and the few that are left get their f32 distance.
 //   1. nearest_quantize: fp16 rows, squared norms, bounds e; for the bank also their maxima over blocks of 64 rows.
 //   2. nearest_sieve: for each query and block the two smallest |b|^2 - 2 q b, the row's number in the low 6 mantissa bits.
 //   3. nearest_rerank: bounds, survivors, distances, the k best.
-// No list can overflow, so the result is exact always; only the time depends on how many rows survive.
+// Lists of survivors that are full are worked off and filled again, so the result is exact always; only the time depends on how
+// many rows survive.
 //
 // Without fp16 tensor cores, and for small banks: pairwise_squared (pairwise.cu), then nearest_select.
 //
@@ -18,13 +19,14 @@
 // | nearest_quantize | grid ceil(n / 8), 256 threads | 0 | reads 4 n d, writes n (2 k + 8) |
 // | nearest_sieve | grid ceil(m / NEAREST_ROWS) ceil(n / 256), 256 threads | NEAREST_STAGES (NEAREST_ROWS + 256) 64 | 2 m n k fp16; 2 k (m n / 256 + n m / 128) from L2, writes m n / 8 |
 // | nearest_sieve, compute_90a | grid ceil(m / 128) ceil(n / 256), 256 threads | 196,608 | as above |
-// | nearest_rerank | grid ceil(m / 8), 256 threads | 0 | reads m n / 4 and 4 d for each survivor |
+// | nearest_rerank | grid ceil(m / per), 256 threads | 6,496 | reads m n / 16 (k = 1) or m n / 8, and 4 d for each query and survivor |
 // | nearest_select | grid ceil(m / 8), 256 threads | 0 | reads 4 m n |
 //
 // Registers on sm_80 and sm_90, without spills: nearest_quantize 28 and 30, nearest_sieve 227 and 232,
-// nearest_rerank 64 and 64, nearest_select 24 and 22. Share of roofline, H200, 2026-11-28: nearest_quantize 98 % of a copy; nearest_sieve 51 % of
-// mma.sync with the tiles row by row (25,088 x 16,384 x 1536), nearest_rerank 14 % of a copy. The form for Hopper is not measured.
-#include "common/distance.cuh"
+// nearest_rerank 80 and 80, nearest_select 24 and 22. Share of roofline, H200, 2026-11-28: nearest_quantize 98 % of a copy; nearest_sieve 51 % of
+// mma.sync with the tiles row by row (25,088 x 16,384 x 1536). The form for Hopper and this nearest_rerank are not measured; the one before it,
+// a warp a query, had 14 % of a copy.
+#include "common/bounds.cuh"
 #include "common/wgmma.cuh"
 
 #ifndef NEAREST_STAGES  // tune: 3 4
@@ -33,8 +35,8 @@
 #ifndef NEAREST_ROWS  // tune: 64 128
 #define NEAREST_ROWS 128
 #endif
-#ifndef NEAREST_RERANK_BLOCKS  // tune: 3 4
-#define NEAREST_RERANK_BLOCKS 4
+#ifndef NEAREST_RERANK_BLOCKS  // tune: 2 3
+#define NEAREST_RERANK_BLOCKS 3
 #endif
 // NEAREST_WIDE is for the launch code: whether chips of 9.0 get the form of compute_90a. Not before its results were tested on one.
 #ifndef NEAREST_WIDE  // tune: 0 1
@@ -43,63 +45,21 @@
 #ifndef NEAREST_GROUP
 #define NEAREST_GROUP 12
 #endif
+// Of nearest_rerank: blocks of rows whose bounds a thread has under way, and coordinates of each of two rows.
+#ifndef NEAREST_AHEAD
+#define NEAREST_AHEAD 8
+#endif
+#ifndef NEAREST_WHOLE
+#define NEAREST_WHOLE 12
+#endif
 
 namespace nearest {
-
-constexpr int NO_ROW = 0x7fffffff;
 constexpr float LARGEST_HALF = 65504.f;
-
-// The distance of no row.
-__device__ __forceinline__ float none() { return __uint_as_float(0x7f800000u); }
-
-struct Found { float v; int i; };
-
-__device__ __forceinline__ bool better(float v, int i, const Found& than) {
-  return v < than.v || (v == than.v && i < than.i);
-}
-
-// Lane l holds the l-th best. Puts (v, i), the same in all lanes, in its place; what falls off lane 31 is gone.
-__device__ __forceinline__ void insert(Found& held, float v, int i) {
-  const int lane = threadIdx.x & 31;
-  const uint32_t before = __ballot_sync(FULL_WARP, !better(v, i, held));
-  const int at = __popc(before);
-  const float up_v = __shfl_up_sync(FULL_WARP, held.v, 1);
-  const int up_i = __shfl_up_sync(FULL_WARP, held.i, 1);
-  if (lane > at) held = {up_v, up_i};
-  if (lane == at) held = {v, i};
-}
-
-// Puts in each lane's (v, i) that is among the best `k` so far.
-__device__ __forceinline__ void insert_all(Found& held, int k, float v, int i) {
-  for (;;) {
-    const Found kth = {__shfl_sync(FULL_WARP, held.v, k - 1), __shfl_sync(FULL_WARP, held.i, k - 1)};
-    const uint32_t wanted = __ballot_sync(FULL_WARP, better(v, i, kth));
-    if (!wanted) return;
-    const int from = __ffs((int)wanted) - 1;
-    insert(held, __shfl_sync(FULL_WARP, v, from), __shfl_sync(FULL_WARP, i, from));
-    if ((int)(threadIdx.x & 31) == from) v = none(), i = NO_ROW;
-  }
-}
-
-__device__ __forceinline__ void write(const Found& held, int k, uint32_t* index, float* distance) {
-  const int lane = threadIdx.x & 31;
-  if (lane < k) {
-    index[lane] = (uint32_t)held.i;
-    distance[lane] = sqrtf(held.v);
-  }
-}
-
-__device__ __forceinline__ float warp_sum(float v) {
-#pragma unroll
-  for (int by = 16; by; by >>= 1) v += __shfl_xor_sync(FULL_WARP, v, by);
-  return v;
-}
-
 }  // namespace nearest
 
 #ifndef __CUDA_ARCH_FEAT_SM90_ALL
 // `half` [n, k] = fp16(scale (rows - centre)), columns d .. k zero, k a multiple of 32; `norm` [n] their squared norms;
-// `loss` [n] bounds on the distance between a row's exact and its fp16 form, `floor` included. `block` [2, ceil(n / 64)],
+// `loss` [n] bounds on the distance between a row's exact and its fp16 form, `floor` included. `block` [ceil(n / 64), 2],
 // zero at first, if not null: the largest loss and squared norm of each 64 rows.
 extern "C" __global__ void __launch_bounds__(256)
 nearest_quantize(const float* __restrict__ rows, const float* __restrict__ centre, uint16_t* __restrict__ half,
@@ -127,17 +87,14 @@ nearest_quantize(const float* __restrict__ rows, const float* __restrict__ centr
   norm[row] = squares;
   loss[row] = bound;
   if (block) {
-    const int blocks = (n + 63) / 64;
-    atomicMax((int*)&block[row / 64], __float_as_int(bound));
-    atomicMax((int*)&block[blocks + row / 64], __float_as_int(squares));
+    atomicMax((int*)&block[row / 64 * 2], __float_as_int(bound));
+    atomicMax((int*)&block[row / 64 * 2 + 1], __float_as_int(squares));
   }
 }
 #endif
 
 #if defined(EMU) || __CUDA_ARCH__ >= 800
 namespace nearest {
-
-constexpr float NOTHING = 3e38f;  // the sieve's value of a row that is not there
 
 // Which tile a block has: those of NEAREST_GROUP tiles of queries go side by side through the bank, so that what runs at a time
 // comes from the second-level cache.
@@ -328,88 +285,184 @@ nearest_sieve(const uint16_t* __restrict__ q, const uint16_t* __restrict__ b, co
 #if !defined(__CUDA_ARCH_FEAT_SM90_ALL) && (defined(EMU) || __CUDA_ARCH__ >= 800)
 namespace nearest {
 
-// What is known of the distance of a query to the row a sieve value belongs to.
-struct Query { float norm, root, loss, products, sums, rounding; };
-struct Range { float lower, upper; };
-
-__device__ __forceinline__ Range bounds(const Query& q, float value, float block_loss, float block_norm) {
-  if (!(value < NOTHING * 0.9f)) return {NOTHING, NOTHING};
-  const float squared = value + q.norm, b = sqrtf(block_norm);
-  // Tensor cores may truncate each of k / 16 partial sums; norms are sums of k / 32 terms; the number took 6 bits.
-  const float error = q.products * q.root * b + q.sums * (q.norm + block_norm) + 7.7e-6f * fabsf(value) + 1e-37f;
-  const float around = q.loss + block_loss;
-  return {(sqrtf(fmaxf(squared - error, 0.f)) - around) * (1.f - q.rounding),
-          (sqrtf(fmaxf(squared + error, 0.f)) + around) * (1.f + q.rounding)};
-}
+// What a block of threads shares.
+struct Work {
+  float2 upper[256];  // the two smallest upper bounds each thread saw
+  float whole[64];    // distances of a block of rows
+  float reach[8];     // of each query: rows with a lower bound above it are not among the best
+  int listed[8], left[8];
+  // Each warp's list of rows whose distance is wanted: the first of their blocks, with the lower bound of all others there.
+  int query[256], row[256];
+  float others[256], found[256];
+};
 
 }  // namespace nearest
 
 // index, distance [m, kept], from the sieve's `values` [2, ceil(n / 64), m]. query [m, d] and bank [n, d] as they were
-// before quantising; norm, loss [m] of the queries; `scale` of both; block [2, ceil(n / 64)] of the bank; 1 <= kept <= min(32, n).
+// before quantising; norm, loss [m] of the queries; `scale` of both; block [ceil(n / 64), 2] of the bank; 1 <= kept <= min(32, n).
+// A block of threads has `per` queries, 1, 2, 4 or 8: few where there are few, so that each gets more threads.
 extern "C" __global__ void __launch_bounds__(256, NEAREST_RERANK_BLOCKS)
 nearest_rerank(const float* __restrict__ query, const float* __restrict__ bank, const float* __restrict__ norm,
-               const float* __restrict__ loss, const float* __restrict__ block, const float* __restrict__ values,
-               uint32_t* __restrict__ index, float* __restrict__ distance, float scale, int m, int n, int d, int k, int kept) {
+               const float* __restrict__ loss, const float2* __restrict__ block, const float* __restrict__ values,
+               uint32_t* __restrict__ index, float* __restrict__ distance, float scale, int m, int n, int d, int k, int kept,
+               int per) {
   using namespace nearest;
-  const int row = blockIdx.x * 8 + (threadIdx.x >> 5), lane = threadIdx.x & 31;
-  if (row >= m) return;
-  const int blocks = (n + 63) >> 6;
-  Query q;
-  q.norm = norm[row];
-  q.root = sqrtf(q.norm);
-  q.loss = loss[row];
-  q.products = 2.f * (float)(k / 16 + 4) * 2.4e-7f;
-  q.sums = (float)(k / 32 + 16) * 1.2e-7f;
-  q.rounding = (float)(d / 16 + 32) * 6e-8f;
+  DYN_SMEM(shared);
+  Work& work = *(Work*)shared;
+  const int tid = threadIdx.x, lane = tid & 31, warp = tid >> 5, half = tid >> 4, blocks = (n + 63) >> 6, row0 = blockIdx.x * per;
+  // Bounds: neighbouring threads have neighbouring queries, and each every `parts`-th block of rows, from `part` to `end`.
+  const int fold = __ffs(per) - 1, parts = 256 >> fold, mine = tid & (per - 1), part = tid >> fold;
+  const int row = row0 + mine < m ? row0 + mine : m - 1, end = row0 + mine < m ? blocks : 0;
+  const Query q = {norm[row], loss[row], (float)(k / 16 + 4) * 2.4e-7f + (float)(k / 32 + 16) * 1.2e-7f};
   const float *first = values + row, *second = first + (long long)blocks * m;
-  // The k-th smallest upper bound; each belongs to another row.
-  Found kth = {NOTHING, NO_ROW};
-  for (int b0 = 0; b0 < blocks; b0 += 32) {
-    const int b = b0 + lane;
-    float u1 = none(), u2 = none();
-    if (b < blocks) {
-      u1 = bounds(q, first[(long long)b * m], block[b], block[blocks + b]).upper;
-      u2 = bounds(q, second[(long long)b * m], block[b], block[blocks + b]).upper;
-    }
-    insert_all(kth, kept, u1, b < blocks ? 2 * b : NO_ROW);
-    insert_all(kth, kept, u2, b < blocks ? 2 * b + 1 : NO_ROW);
-  }
-  const Found bound = kth;  // lane l: the l-th smallest
-  kth = {__shfl_sync(FULL_WARP, bound.v, kept - 1), __shfl_sync(FULL_WARP, bound.i, kept - 1)};
-  Found held = {none(), NO_ROW};
-  const float* x = query + (long long)row * d;
-  // Distances of what a block may hold: its packed row, or all rows if the second smallest is within reach as well.
-  auto visit = [&](int b) {
-    const float value = first[(long long)b * m], next = second[(long long)b * m];
-    const float least = sqrtf(__shfl_sync(FULL_WARP, held.v, kept - 1)) * scale * 1.000001f;
-    const float reach = fminf(kth.v, least);
-    if (!(bounds(q, value, block[b], block[blocks + b]).lower <= reach)) return;
-    const bool every = bounds(q, next, block[b], block[blocks + b]).lower <= reach;
-    const int only = (int)(__float_as_uint(value) & 63u);
-    // Two rows at a time, one for each half of the warp.
-    for (int r = 0; r < (every ? 64 : 1); r += 2) {
-      const int i = b * 64 + (every ? r + (lane >> 4) : only);
-      const bool offers = i < n && (lane == 0 || (every && lane == 16));
-      const float s = squared16(x, bank + (long long)(i < n ? i : n - 1) * d, d);
-      insert_all(held, kept, offers ? s : none(), offers ? i : NO_ROW);
-    }
+  auto at = [&](const float* from, int b) { return *(const float*)((const char*)from + (uint64_t)(uint32_t)b * (4u * (uint32_t)m)); };
+  // f32 distances are rounded by at most r = (d / 16 + 32) 6e-8 of themselves, and 1 / (1 - r) <= 1 + 2 r.
+  const float rounding = 1.000001f + (float)(d / 16 + 32) * 1.2e-7f;
+  const float some = part < end ? at(first, part) : 0.f;
+  const float g = sqrtf(fmaxf(some + q.norm, 0.01f * q.norm + 1e-30f)), inverse = 1.f / g;
+  float v[NEAREST_AHEAD];
+  float2 most[NEAREST_AHEAD];
+  auto fetch = [&](const float* from, int b0) {
+#pragma unroll
+    for (int i = 0; i < NEAREST_AHEAD; i++) v[i] = b0 + i * parts < end ? at(from, b0 + i * parts) : NOTHING;
   };
-  // First the blocks of the smallest bounds, which brings the k-th distance down; a block's first value is always before its
-  // second.
-  for (int l = 0; l < kept; l++) {
-    const int at = __shfl_sync(FULL_WARP, bound.i, l);
-    if (at != NO_ROW && (at & 1) == 0) visit(at >> 1);
+  auto fetch_most = [&](int b0) {
+#pragma unroll
+    for (int i = 0; i < NEAREST_AHEAD; i++) most[i] = b0 + i * parts < end ? block[b0 + i * parts] : float2{0.f, 0.f};
+  };
+  float2 least = {none(), none()};
+  auto bounds = [&] {
+#pragma unroll
+    for (int i = 0; i < NEAREST_AHEAD; i++) smallest(least, upper_squared(q, v[i], most[i], g, inverse));
+  };
+  for (int b0 = part; b0 < end; b0 += NEAREST_AHEAD * parts) {
+    fetch(first, b0);
+    fetch_most(b0);
+    bounds();
+    if (kept == 1) continue;  // the smallest bound of all is that of a first value
+    fetch(second, b0);
+    bounds();
   }
-  for (int b0 = 0; b0 < blocks; b0 += 32) {
-    const int b = b0 + lane;
-    bool near = false;
-    if (b < blocks) {
-      const Range range = bounds(q, first[(long long)b * m], block[b], block[blocks + b]);
-      near = range.lower <= kth.v && better(kth.v, kth.i, {range.upper, 2 * b});  // and not yet visited
+  work.upper[mine * parts + part] = least;
+  __syncthreads();
+  // From here on warp w also has query w. `bound`: no less than the k-th smallest upper bound, each of which belongs to another
+  // row; leaving some out makes it larger.
+  if (warp < per) {
+    float bound = none();
+    least = {none(), none()};
+    for (int p = lane; p < parts; p += 32) {
+      const float2 u = work.upper[warp * parts + p];
+      smallest(least, u.x);
+      smallest(least, u.y);
     }
-    for (uint32_t left = __ballot_sync(FULL_WARP, near); left; left &= left - 1) visit(b0 + __ffs((int)left) - 1);
+    for (int l = 0; l < kept; l++) {
+      bound = warp_min(least.x);
+      if (lane == __ffs((int)__ballot_sync(FULL_WARP, least.x == bound)) - 1) least = {least.y, none()};
+    }
+    bound = bound < NO_BOUND ? sqrtf(bound) * rounding * rounding : none();
+    if (lane == 0) work.reach[warp] = bound;
   }
-  write(held, kept, index + (long long)row * kept, distance + (long long)row * kept);
+  __syncthreads();
+  Found held = {none(), NO_ROW};
+  auto tighten = [&] {
+    const float kth = sqrtf(__shfl_sync(FULL_WARP, held.v, kept - 1)) * scale * 1.000001f * rounding;
+    if (lane == 0) work.reach[warp] = fminf(work.reach[warp], kth);
+  };
+  // Rounds, since a list may be full: what did not go in has another chance, with what is within reach by then.
+  for (int turn = 0, turns = (blocks + parts - 1) / parts;;) {
+    const float reach = work.reach[mine];
+    int listed = 0;
+    for (bool full = false; !full && turn < turns;) {
+      const int b0 = part + turn * parts;
+      fetch(first, b0);
+      fetch_most(b0);
+      uint32_t near = 0;
+#pragma unroll
+      for (int i = 0; i < NEAREST_AHEAD; i++)
+        near |= (uint32_t)((b0 + i * parts < end) & within(q, v[i], most[i], reach)) << i;
+      if (!__ballot_sync(FULL_WARP, near)) {
+        turn += NEAREST_AHEAD;
+        continue;
+      }
+      for (int i = 0; i < NEAREST_AHEAD; i++, turn++) {
+        const uint32_t votes = __ballot_sync(FULL_WARP, near >> i & 1);
+        full = listed + __popc(votes) > 32;
+        if (full) break;
+        if (near >> i & 1) {
+          const int to = warp * 32 + listed + __popc(votes & ((1u << lane) - 1)), b = b0 + i * parts;
+          work.query[to] = mine;
+          work.row[to] = b * 64 + (int)(__float_as_uint(at(first, b)) & 63u);
+          work.others[to] = lower(q, at(second, b), block[b]);
+        }
+        listed += __popc(votes);
+      }
+    }
+    if (lane == 0) work.listed[warp] = listed, work.left[warp] = turn < turns;
+    __syncthreads();
+    int count = 0, left = 0;
+#pragma unroll
+    for (int w = 0; w < 8; w++) count += work.listed[w], left |= work.left[w];
+    // Where the i-th of all is.
+    auto place = [&](int i) {
+      int w = 0;
+      while (i >= work.listed[w]) i -= work.listed[w++];
+      return w * 32 + i;
+    };
+    for (int i0 = warp * 2; i0 < count; i0 += 16) {
+      const bool twice = i0 + (lane >> 4) >= count;  // both halves work; one may repeat the other
+      const int i = place(twice ? i0 : i0 + (lane >> 4));
+      const float* const x[1] = {bank + (long long)work.row[i] * d};
+      float s[1];
+      squared16<1, 16>(query + (long long)(row0 + work.query[i]) * d, x, d, s);
+      if ((lane & 15) == 0 && !twice) work.found[i] = s[0];
+    }
+    __syncthreads();
+    if (warp < per) {
+      for (int i0 = 0; i0 < count; i0 += 32) {
+        const int i = i0 + lane < count ? place(i0 + lane) : -1;
+        const bool offers = i >= 0 && work.query[i] == warp;
+        insert_all(held, kept, offers ? work.found[i] : none(), offers ? work.row[i] : NO_ROW);
+      }
+      tighten();
+    }
+    __syncthreads();
+    // All other rows of blocks whose second smallest is within reach as well, the nearest block first, which brings the reach of
+    // its query down. All threads take part, and all warps choose the same.
+    for (;;) {
+      Found next = {none(), 0};
+      for (int j = lane; j < count; j += 32) {
+        const int i = place(j);
+        if (work.others[i] < next.v && work.others[i] <= work.reach[work.query[i]]) next = {work.others[i], i};
+      }
+      const float nearest = warp_min(next.v);
+      if (nearest == none()) break;
+      const int i = __shfl_sync(FULL_WARP, next.i, __ffs((int)__ballot_sync(FULL_WARP, next.v == nearest)) - 1);
+      const int of = work.query[i], only = work.row[i], from = only & ~63;
+#pragma unroll 1
+      for (int r = half; r < 64; r += 32) {
+        const int low = from + r < n ? from + r : n - 1, high = from + r + 16 < n ? from + r + 16 : n - 1;
+        const float* const x[2] = {bank + (long long)low * d, bank + (long long)high * d};
+        float s[2];
+        squared16<2, NEAREST_WHOLE>(query + (long long)(row0 + of) * d, x, d, s);
+        if ((lane & 15) == 0) work.whole[r] = s[0], work.whole[r + 16] = s[1];
+      }
+      __syncthreads();
+      if (warp == of) {
+#pragma unroll
+        for (int r = lane; r < 64; r += 32) {
+          const bool offers = from + r < n && from + r != only;
+          insert_all(held, kept, offers ? work.whole[r] : none(), offers ? from + r : NO_ROW);
+        }
+        tighten();
+        if (lane == 0) work.others[i] = none();
+      }
+      __syncthreads();
+    }
+    if (!left) break;
+    __syncthreads();  // the list may still be read
+  }
+  const long long to = (long long)(row0 + warp) * kept;
+  if (warp < per && row0 + warp < m) write(held, kept, index + to, distance + to);
 }
 #endif
 

@@ -23,6 +23,8 @@ const fn fault(
 }
 
 const DISTANCE: &str = "common/distance.cuh";
+const BOUNDS: &str = "common/bounds.cuh";
+const BEST: &str = "common/best.cuh";
 const MAHALANOBIS: &str = "mahalanobis.cu";
 const MOMENTS: &str = "moments.cu";
 const GATHER: &str = "common/gather.cuh";
@@ -61,23 +63,25 @@ pub(super) const KERNELS: &[Fault] = &[
         "fminf(fmaxf(first, other), fminf(second, next))",
         "fminf(second, next)",
     ),
+    fault("nearest.cu", "nearest", "whole blocks", "if (nearest == none()) break;", "break;"),
+    fault("nearest.cu", "nearest", "a whole block twice", "if (lane == 0) work.others[i] = none();", ""),
+    fault("nearest.cu", "nearest", "a row twice", "from + r != only", "true"),
+    fault("nearest.cu", "nearest", "a list that is full", "full = listed + __popc(votes) > 32;", "full = false;"),
+    fault("nearest.cu", "nearest", "what a list left", "if (!left) break;", "break;"),
+    fault("nearest.cu", "nearest", "barrier between lists", "__syncthreads();  // the list", "// the list"),
+    fault("nearest.cu", "nearest", "barrier before bounds", "= least;\n  __syncthreads();", "= least;"),
     fault(
         "nearest.cu",
         "nearest",
-        "whole blocks",
-        "const bool every = bounds(q, next, block[b], block[blocks + b]).lower <= reach;",
-        "const bool every = false;",
+        "barrier before distances",
+        "!twice) work.found[i] = s[0];\n    }\n    __syncthreads();",
+        "!twice) work.found[i] = s[0];\n    }",
     ),
-    fault("nearest.cu", "nearest", "bound without losses", "around = q.loss + block_loss", "around = 0.f * block_loss"),
-    fault(
-        "nearest.cu",
-        "nearest",
-        "swapped arguments",
-        "(q, value, block[b], block[blocks + b]",
-        "(q, value, block[blocks + b], block[b]",
-    ),
-    fault("nearest.cu", "nearest", "ties", "v == than.v && i < than.i", "v == than.v && i > than.i"),
-    fault("nearest.cu", "nearest", "last lane", "if (lane > at)", "if (lane >= at + 2)"),
+    fault("nearest.cu", "nearest", "tail of the queries", "end = row0 + mine < m ? blocks : 0;", "end = blocks;"),
+    fault(BOUNDS, "nearest", "bound without losses", "return q.loss + most.x;", "return 0.f * most.x;"),
+    fault(BOUNDS, "nearest", "smallest bound twice", "fminf(kept.y, fmaxf(kept.x, v))", "fminf(kept.y, v)"),
+    fault(BEST, "nearest", "ties", "v == than.v && i < than.i", "v == than.v && i > than.i"),
+    fault(BEST, "nearest", "last lane", "if (lane > at)", "if (lane >= at + 2)"),
     fault(
         "kcenter.cu",
         "kcenter",

@@ -240,7 +240,7 @@ pub(super) const PTX: &[PtxFault] = &[
         "nearest_rerank",
         NEAREST,
         "a mask without a lane",
-        Edit(", -1;", 1, "-1;", "-2;"),
+        Edit(", -1;", 4, "-1;", "-2;"),
         "mask",
     ),
     fault("conv.compute_75", "conv_f32_64", CONV, "a tile's store", Omit("st.shared", 0), UNWRITTEN),

@@ -21,6 +21,8 @@ const TILE: usize = 256;
 const WIDE: (usize, usize) = (128, 196_608);
 /// Shared bytes that the sieve may take, whatever its tile.
 const SHARED: u32 = 98_304;
+/// Shared bytes of `nearest_rerank`.
+const RERANK: u32 = 6496;
 /// Bytes of distances or bounds that a search holds at a time, at most: queries go in groups.
 const WORK: usize = 256 << 20;
 
@@ -239,9 +241,12 @@ impl Sieve {
         self.products(cuda, &half, &mut values, m, n)?;
         let launch = cuda.launch(NEAREST_80, "nearest_rerank")?.input(query).input(bank.rows).input(&norm).input(&loss);
         let launch = launch.input(&self.block).input(&values).output(&mut found.0).output(&mut found.1);
-        let launch = launch.float(self.scale).int(m).int(n).int(d).int(k).int(kept);
-        // SAFETY: the sizes are those above; m kept results out, kept <= min(32, n).
-        unsafe { launch.run((grid(m, 8), 1), THREADS, 0) }?;
+        // Fewer queries for each block of threads where there would be too few blocks for the chip.
+        let enough = 2 * cuda.info().multiprocessors as usize;
+        let per = [8, 4, 2].into_iter().find(|per| m.div_ceil(*per) >= enough).unwrap_or(1);
+        let launch = launch.float(self.scale).int(m).int(n).int(d).int(k).int(kept).int(per);
+        // SAFETY: the sizes are those above; m kept results out, kept <= min(32, n); per is a power of two up to 8.
+        unsafe { launch.run((grid(m, per), 1), THREADS, RERANK) }?;
         Ok(found)
     }
 
