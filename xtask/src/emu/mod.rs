@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::shell;
+use crate::test::CUDA;
 use program::{Outcome, Program, fingerprint};
 
 /// How long a test may run before it counts as hanging.
@@ -56,10 +57,10 @@ fn compiler() -> Option<String> {
     named.into_iter().chain(["c++", "g++", "clang++"].map(str::to_owned)).find(works)
 }
 
-/// Where things are built, and with what.
 /// The driver's mode in which the chip is a Hopper, and what the names of the tests that want one hold.
 const HOPPER: &str = "hopper";
 
+/// Where things are built, and with what.
 struct Place {
     root: PathBuf,
     folder: PathBuf,
@@ -112,36 +113,25 @@ impl Place {
         let mut passed = parallel(&jobs[..ready], work)?;
         passed.extend(parallel(&jobs[ready..], work)?);
         let passed = passed.iter().all(|p| *p);
-        Ok(self.rust_tests(
-            &driver,
-            &[
-                "blemish-tensor",
-                "blemish-kernels",
-                "blemish-backbone",
-                "blemish-grad",
-                "blemish-flow",
-                "blemish-detect-flow",
-                "blemish-detect-embedding",
-                "blemish",
-                "blemish-cli",
-            ],
-        )? && passed)
+        Ok(self.rust_tests(&driver)? && passed)
     }
 
-    /// Runs the Rust tests of the GPU code on the driver in a folder.
-    fn rust_tests(&self, driver: &Path, packages: &[&str]) -> Result<bool> {
-        let command = || {
-            // With benchmarks at toy sizes, and the program's `--device`.
-            self.cargo_test(packages, &["--bench", "gpu", "--test", "devices"])
+    /// Runs the Rust tests of the GPU code on the driver in a folder, with benchmarks at toy sizes and the program's `--device`.
+    fn rust_tests(&self, driver: &Path) -> Result<bool> {
+        let command = |more: &[&str]| {
+            let mut command = shell::cargo(&self.root);
+            command.args(["test", "--quiet", "--workspace", "--features", CUDA, "--test", "cuda"]).args(more);
+            command
         };
+        let more = ["--bench", "gpu", "--test", "devices"];
         // So that a failure below is one of the tests.
-        if !shell::passes(command().arg("--no-run"))? {
+        if !shell::passes(command(&more).arg("--no-run"))? {
             bail!("the tests of the GPU code do not compile");
         }
         let with = |command: &mut Command| {
             command.env("LD_LIBRARY_PATH", search(driver)).env("BLEMISH_REQUIRE_CUDA", "1");
         };
-        let (mut all, mut hopper) = (command(), self.cargo_test(&["blemish-kernels"], &[]));
+        let (mut all, mut hopper) = (command(&more), command(&[]));
         with(&mut all);
         // What a chip of 9.0 alone runs.
         with(hopper.env("BLEMISH_DRIVER", HOPPER).args(["--", HOPPER]));
@@ -150,11 +140,15 @@ impl Place {
 
     /// Runs one test of the kernels; the driver takes the text in `planted` for the PTX file it was made from.
     fn rust_test(&self, driver: &Path, test: &str, planted: Option<&Path>) -> Result<Outcome> {
-        let mut command = self.cargo_test(&["blemish-kernels"], &[]);
-        if !shell::passes(command.arg("--no-run"))? {
+        let command = || {
+            let mut command = shell::cargo(&self.root);
+            command.args(["test", "--quiet", "--package", "blemish-kernels", "--features", "cuda", "--test", "cuda"]);
+            command
+        };
+        if !shell::passes(command().arg("--no-run"))? {
             bail!("the tests of the GPU code do not compile");
         }
-        let mut command = self.cargo_test(&["blemish-kernels"], &[]);
+        let mut command = command();
         command.args(["--", "--exact", test, "--nocapture"]).stdin(Stdio::null());
         command.env("LD_LIBRARY_PATH", search(driver)).env("BLEMISH_REQUIRE_CUDA", "1");
         if test.contains(HOPPER) {
@@ -165,15 +159,6 @@ impl Place {
         }
         let out = command.output().with_context(|| format!("cannot start {}", shell::shown(&command)))?;
         Ok(Outcome { passed: out.status.success(), said: String::from_utf8_lossy(&out.stderr).into_owned() })
-    }
-
-    fn cargo_test(&self, packages: &[&str], more: &[&str]) -> Command {
-        let mut command = shell::cargo(&self.root);
-        command.args(["test", "--quiet", "--test", "cuda"]).args(more);
-        for package in packages {
-            command.args(["--package", package, "--features", &format!("{package}/cuda")]);
-        }
-        command
     }
 }
 
