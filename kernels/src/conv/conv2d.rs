@@ -115,7 +115,7 @@ impl Conv2d {
         isa: Isa,
     ) -> Result<Self> {
         check(&spec, weight, bias)?;
-        let available = isa.is_available() && matches!(isa, Isa::Portable | Isa::Avx512Vnni);
+        let available = isa.is_available() && matches!(isa, Isa::Portable | Isa::Avx2 | Isa::Avx512Vnni);
         if spec.groups != 1 || spec.weight_len() / spec.out_channels > 66_000 || !available {
             let what = format!("{:?} with {isa:?} for {spec:?}", Algorithm::PiecesInt8);
             return Err(KernelError::Parameter { op: "conv", what });

@@ -1,7 +1,7 @@
 //! Vectors of processors with products of bf16 or of bytes: AVX-512F and one more extension.
 #![allow(unsafe_code)]
 
-use super::cpu_vector::{Isa, Kernel, plain};
+use super::cpu_vector::{Isa, Kernel, dispatch, plain};
 #[cfg(target_arch = "x86_64")]
 use super::cpu_vector::{Vector, first_of_16};
 #[cfg(target_arch = "x86_64")]
@@ -206,7 +206,7 @@ pub(crate) unsafe fn dispatch_bf16<K: Kernel>(isa: Isa, kernel: K) {
     unsafe { plain(kernel) }
 }
 
-/// Runs a kernel with vectors of fours of bytes, or plain code.
+/// Runs a kernel with vectors of fours of bytes, those of AVX2, or plain code.
 ///
 /// # Safety
 /// As for [`dispatch_bf16`].
@@ -221,7 +221,10 @@ pub(super) unsafe fn dispatch_bytes<K: Kernel>(isa: Isa, kernel: K) {
         // SAFETY: `isa` is available.
         return unsafe { bytes(kernel) };
     }
-    let _ = isa;
+    if isa == Isa::Avx2 {
+        // SAFETY: `isa` is available; the rest is the caller's contract.
+        return unsafe { dispatch(isa, kernel) };
+    }
     // SAFETY: the caller's contract.
     unsafe { plain(kernel) }
 }

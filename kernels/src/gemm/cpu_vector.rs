@@ -45,7 +45,7 @@ impl Isa {
 
     /// The best instructions for products of bytes.
     pub fn int8() -> Isa {
-        if Isa::Avx512Vnni.is_available() { Isa::Avx512Vnni } else { Isa::Portable }
+        [Isa::Avx512Vnni, Isa::Avx2].into_iter().find(|isa| isa.is_available()).unwrap_or(Isa::Portable)
     }
 
     /// Whether this processor has it.
@@ -222,7 +222,7 @@ pub trait Vector: Copy {
 #[cfg(target_arch = "x86_64")]
 macro_rules! x86 {
     ($name:ident, $lanes:literal, $vectors:literal, $splat:ident, $load:ident, $store:ident, $fma:ident, $add:ident, $sub:ident, $mul:ident,
-     $div:ident, $max:ident, $min:ident, $exp2:expr, $round:expr, $scale:expr, $load_part:expr, $store_part:expr) => {
+     $div:ident, $max:ident, $min:ident, $exp2:expr, $round:expr, $scale:expr, $load_part:expr, $store_part:expr; $($own:item)*) => {
         // SAFETY of every method: the trait's contract is that the processor has the instructions and that pointers are
         // good for a whole vector.
         impl Vector for $name {
@@ -304,6 +304,7 @@ macro_rules! x86 {
                 // SAFETY: see above; lanes from `n` on are not written.
                 unsafe { $store_part(p, n, self) }
             }
+            $($own)*
         }
     };
 }
@@ -327,7 +328,7 @@ x86!(
     |x| _mm512_roundscale_ps::<8>(x),
     |x, n| _mm512_scalef_ps(x, n),
     |p, n| _mm512_maskz_loadu_ps(first_of_16(n), p),
-    |p, n, v| _mm512_mask_storeu_ps(p, first_of_16(n), v)
+    |p, n, v| _mm512_mask_storeu_ps(p, first_of_16(n), v);
 );
 
 #[cfg(target_arch = "x86_64")]
@@ -349,7 +350,24 @@ x86!(
     |x| _mm256_round_ps::<8>(x),
     |x: __m256, n: __m256| x.mul(n.exp2_whole()),
     |p, n| _mm256_maskload_ps(p, first_of_8(n)),
-    |p, n, v| _mm256_maskstore_ps(p, first_of_8(n), v)
+    |p, n, v| _mm256_maskstore_ps(p, first_of_8(n), v);
+    // Products of 16-bit numbers and their sums in pairs are exact, those of bytes (`vpmaddubsw`) are cut to 16 bits.
+    #[inline(always)]
+    unsafe fn dot_bytes(self, b: Self, sum: Self) -> Self {
+        // SAFETY: see above.
+        unsafe {
+            let (a, b, sum) = (_mm256_castps_si256(self), _mm256_castps_si256(b), _mm256_castps_si256(sum));
+            let (a_even, b_even) = (_mm256_and_si256(a, _mm256_set1_epi16(0xff)), _mm256_slli_epi16::<8>(b));
+            let even = _mm256_madd_epi16(a_even, _mm256_srai_epi16::<8>(b_even));
+            let odd = _mm256_madd_epi16(_mm256_srli_epi16::<8>(a), _mm256_srai_epi16::<8>(b));
+            _mm256_castsi256_ps(_mm256_add_epi32(sum, _mm256_add_epi32(even, odd)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn add_whole(self, b: Self) -> Self {
+        // SAFETY: see above.
+        unsafe { _mm256_cvtepi32_ps(_mm256_add_epi32(_mm256_castps_si256(self), _mm256_castps_si256(b))) }
+    }
 );
 
 /// The mask of the first `n` of 16 lanes.

@@ -139,7 +139,7 @@ mod tests {
             let offset: Vec<i32> = (0..n).map(|j| j as i32 * 1000 - 5000).collect();
             let factor: Vec<f32> = (0..n).map(|j| 0.003 + j as f32 * 1e-4).collect();
             let scale = Some(Scale { offset: &offset, factor: &factor });
-            for isa in [Isa::Portable, Isa::int8()] {
+            for isa in [Isa::Portable, Isa::Avx2, Isa::int8()].into_iter().filter(|isa| isa.is_available()) {
                 let panels = Panels::<Byte>::new(isa, k, n, |i, j| b(i, j) as u8);
                 for activation in [Activation::None, Activation::Silu] {
                     let epilogue = Epilogue { scale, bias: Some(&factor), residual: None, activation };
