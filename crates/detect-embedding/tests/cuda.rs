@@ -1,10 +1,12 @@
 //! Whole steps of the detectors on a GPU, or on the stand-in driver (`cargo xtask emu`), against the CPU.
 #![cfg(feature = "cuda")]
 
-use blemish_core::{CoreError, Detect, Fit, Image, ImageSource, Preprocess, Resize, Session};
+use blemish_core::{
+    CoreError, Detect, Fit, Image, ImageSource, ModelFile, ModelWriter, Prediction, Preprocess, Resize, Session,
+};
 use blemish_detect_embedding::padim::{self, Form, Learner};
 use blemish_detect_embedding::patchcore::{MemoryBank, Scoring};
-use blemish_detect_embedding::{Mode, PadimParams, PatchcoreParams};
+use blemish_detect_embedding::{Mode, Padim, PadimParams, PatchcoreParams};
 use blemish_tensor::{Device, cuda::Cuda};
 use ndarray::{Array2, Array3, Array4};
 use rand::{Rng, SeedableRng};
@@ -98,6 +100,36 @@ fn distances_of_positions_agree_and_what_does_not_fit_stays_on_the_cpu() {
     }
 }
 
+#[test]
+fn factors_stay_on_the_gpu_where_there_is_room() {
+    let Some(cuda) = open() else { return };
+    let channels: Vec<usize> = (0..64).collect();
+    let maps = |n: usize, seed: u64| -> Vec<Array4<f32>> {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        vec![Array4::from_shape_simple_fn((n, 2, 2, 64), || rng.random_range(-1.0..1.0))]
+    };
+    let learn = |device: &Device| -> padim::Gaussians {
+        let mut learner = Learner::on(device, &[[2, 2, 64]], &channels, 70, 0.1, Form::Triangle).unwrap();
+        (0..7).for_each(|i| learner.push(&maps(10, i)).unwrap());
+        learner.finish().unwrap()
+    };
+    let input = maps(3, 9);
+    let wanted = learn(&Device::cpu()).distance(&input).unwrap();
+    let (budget, before, factors) = (cuda.memory_budget(), cuda.memory_used(), 4 * (65 * 32) * 4);
+    for (room, stay) in [(budget, true), (270 << 10, false)] {
+        cuda.set_memory_budget(before.saturating_add(room).min(budget));
+        let mut gaussians = learn(&Device::cuda(cuda.clone()));
+        cuda.set_memory_budget(budget);
+        assert_eq!(cuda.memory_used() - before >= factors, stay, "{room}");
+        for device in [Device::cuda(cuda.clone()), Device::cpu()] {
+            gaussians.use_device(&device);
+            for (g, w) in gaussians.distance(&input).unwrap().iter().zip(&wanted) {
+                assert!((g - w).abs() <= 1e-4 * w, "{g} {w} {room}");
+            }
+        }
+    }
+}
+
 /// Noise that is the same every time.
 struct Pictures(usize);
 
@@ -158,9 +190,25 @@ fn whole_models_agree_with_the_cpu_s() {
         let params = PadimParams { form, ..params.clone() };
         let cpu = params.fit(&session(&Device::cpu()), &Pictures(6)).unwrap();
         let gpu = params.fit(&session(&device), &Pictures(6)).unwrap();
-        let (got, wanted) = (gpu.predict(&input).unwrap(), cpu.predict(&input).unwrap());
-        for (g, w) in got.iter().zip(&wanted) {
-            assert!((g.score - w.score).abs() <= 1e-4 * w.score, "{} {}", g.score, w.score);
+        let wanted = cpu.predict(&input).unwrap();
+        let agrees = |got: &[Prediction]| {
+            for (g, w) in got.iter().zip(&wanted) {
+                assert!((g.score - w.score).abs() <= 1e-4 * w.score, "{} {}", g.score, w.score);
+            }
+        };
+        agrees(&gpu.predict(&input).unwrap());
+        // Factors that are on the GPU alone come back: into a file, and when the model leaves the GPU.
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.safetensors");
+        let mut writer = ModelWriter::new(gpu.kind());
+        gpu.save(&mut writer).unwrap();
+        writer.write(&path).unwrap();
+        let loaded = Padim::load(&ModelFile::open(&path).unwrap()).unwrap().predict(&input).unwrap();
+        agrees(&loaded);
+        let mut moved = params.fit(&session(&device), &Pictures(6)).unwrap();
+        moved.use_device(&Device::cpu());
+        for (m, l) in moved.predict(&input).unwrap().iter().zip(&loaded) {
+            assert_eq!((m.score.to_bits(), &m.map), (l.score.to_bits(), &l.map));
         }
     }
 }

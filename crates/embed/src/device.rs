@@ -81,9 +81,26 @@ impl<T> Kept<T> {
         Kept { device: device.clone(), making: Mutex::default(), made: OnceLock::new(), why: OnceLock::new() }
     }
 
+    /// What was made on `device` already.
+    pub fn holding(device: &Device, made: T) -> Self {
+        let kept = Kept::new(device);
+        let _ = kept.made.set(Some(made));
+        kept
+    }
+
+    /// Whether it is kept on `device`, or would be.
+    pub fn is_on(&self, device: &Device) -> bool {
+        self.device == *device
+    }
+
+    /// The copy, if there is one by now.
+    pub fn made(&self) -> Option<&T> {
+        self.made.get().and_then(Option::as_ref)
+    }
+
     /// Forgets what is kept on another device.
     pub fn use_device(&mut self, device: &Device) {
-        if self.device != *device {
+        if !self.is_on(device) {
             *self = Kept::new(device);
         }
     }

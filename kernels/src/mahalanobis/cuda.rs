@@ -127,6 +127,17 @@ impl Gaussians {
         Gaussians::new(cuda, layout, mean, form)
     }
 
+    /// The packed triangles in the host's memory, a tensor of [`Layout::weight_len`] floats for each level, as
+    /// [`Moments::factor`] gives them; nothing of orthonormal bases.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn weights(&self) -> CudaResult<Option<Vec<Vec<f32>>>> {
+        let Form::Triangle(weights) = &self.form else { return Ok(None) };
+        let levels = weights.iter().zip(&self.tables.levels);
+        levels.map(|(weight, level)| together(weight, level)).collect::<CudaResult<_>>().map(Some)
+    }
+
     fn new(cuda: &Cuda, layout: &Layout, mean: &[&[f32]], form: Form) -> CudaResult<Self> {
         let fits = |(level, m): (usize, &&[f32])| m.len() == layout.groups(level) * layout.rows(level).len();
         if mean.len() != layout.levels() || !mean.iter().enumerate().all(fits) {
@@ -379,4 +390,20 @@ fn apart(cuda: &Cuda, weight: &[f32], groups: usize) -> CudaResult<Buffer<f32>> 
         buffer.write_at(i * some * stride, &staged[..count * stride])?;
     }
     Ok(buffer)
+}
+
+/// The reverse of [`apart`].
+fn together(buffer: &Buffer<f32>, level: &Level) -> CudaResult<Vec<f32>> {
+    let floats = level.floats();
+    let stride = stride(floats);
+    let mut weight = vec![0.0; level.groups * floats + PAD];
+    let some = (STAGED / stride.max(1)).max(1);
+    let mut staged = vec![0.0; some.min(level.groups) * stride];
+    for (i, part) in weight[..level.groups * floats].chunks_mut((some * floats).max(1)).enumerate() {
+        let staged = &mut staged[..part.len() / floats * stride];
+        buffer.read_at(i * some * stride, staged)?;
+        let rows = part.chunks_exact_mut(floats).zip(staged.chunks_exact(stride));
+        rows.for_each(|(to, from)| to.copy_from_slice(&from[..floats]));
+    }
+    Ok(weight)
 }

@@ -76,8 +76,11 @@ fn fits_agree_with_the_cpu_s() {
         let (last, at_once) = (last.iter().collect::<Vec<_>>(), mahalanobis::cuda::Gaussians::fitted);
         let uploaded = mahalanobis::cuda::Gaussians::triangle(&cuda, &layout, &mean, &weight).unwrap();
         assert!(at_once(&cuda, &layout, &mean, Vec::new()).is_err());
-        let fitted = at_once(&cuda, &layout, &mean, there).unwrap().distance(&last, 1).unwrap();
-        assert_eq!(fitted.read().unwrap(), uploaded.distance(&last, 1).unwrap().read().unwrap());
+        let fitted = at_once(&cuda, &layout, &mean, there).unwrap();
+        let measured = fitted.distance(&last, 1).unwrap().read().unwrap();
+        assert_eq!(measured, uploaded.distance(&last, 1).unwrap().read().unwrap());
+        // Brought to the CPU they are what it takes.
+        assert_eq!(fitted.weights().unwrap().unwrap(), got);
     }
     let one = mahalanobis::cuda::Moments::new(&cuda, Layout::new(&sizes, &channels, true).unwrap()).unwrap();
     assert!(one.factor(0.05).unwrap_err().to_string().contains("2 pictures"));

@@ -2,12 +2,12 @@
 
 use blemish_kernels::cuda::{CudaError, CudaResult};
 use blemish_kernels::{blur, kcenter, mahalanobis, nearest, resize};
-use blemish_tensor::TensorError;
 use blemish_tensor::cuda::{Buffer, Cuda};
+use blemish_tensor::{Device, TensorError};
 
 use super::{
-    ArrayView2, ArrayView4, KCenter, Layout, MeansAndFactors, Neighbors, Refused, Source, SparseProjection, Tables,
-    Tried, Upsampled,
+    ArrayView2, ArrayView4, Fitted, KCenter, Kept, Layout, Neighbors, Refused, Source, SparseProjection, Tables, Tried,
+    Upsampled,
 };
 use crate::{EmbeddingError, Result};
 
@@ -131,8 +131,19 @@ impl Moments {
         Ok(on_gpu(&self.0, maps, |buffers, n| self.1.push(buffers, n))?)
     }
 
-    pub(super) fn finish(self, epsilon: f64) -> Result<MeansAndFactors> {
-        Ok((self.1.mean()?, self.1.factor(epsilon)?))
+    /// The factors stay on the GPU where there is room for them and for their rows in `f64`, which later levels read.
+    pub(super) fn finish(self, epsilon: f64) -> Result<(Vec<Vec<f32>>, Fitted)> {
+        let Moments(cuda, moments) = self;
+        let (layout, mean) = (moments.layout().clone(), moments.mean()?);
+        let free = cuda.memory_budget().saturating_sub(cuda.memory_used());
+        if layout.floats() * (size_of::<f32>() + size_of::<f64>()) > free / 2 {
+            return Ok((mean, Fitted::Here(moments.factor(epsilon)?)));
+        }
+        let weights = moments.factor_there(epsilon)?;
+        let means: Vec<&[f32]> = mean.iter().map(Vec::as_slice).collect();
+        let made = mahalanobis::cuda::Gaussians::fitted(&cuda, &layout, &means, weights)?;
+        let device = Device::cuda(cuda.clone());
+        Ok((mean, Fitted::There(Box::new(Kept::holding(&device, Gaussians(cuda, made))))))
     }
 }
 
@@ -173,6 +184,11 @@ fn upload(cuda: &Cuda, maps: &[ArrayView4<'_, f32>]) -> CudaResult<Vec<Buffer<f3
 pub(crate) struct Gaussians(Cuda, mahalanobis::cuda::Gaussians);
 
 impl Gaussians {
+    /// Packed triangles of each level, in the CPU's memory.
+    pub(super) fn weights(&self) -> Tried<Vec<Vec<f32>>> {
+        self.1.weights()?.ok_or(Refused::Arguments)
+    }
+
     /// `[n, height, width]`, flat.
     pub(super) fn distance(&self, maps: Source<'_>) -> Tried<Vec<f32>> {
         Ok(on_gpu(&self.0, maps, |buffers, n| self.1.distance(buffers, n))?.read()?)
@@ -192,7 +208,10 @@ impl Gaussians {
 
 pub(super) fn gaussians(cuda: &Cuda, layout: &Layout, mean: &[&[f32]], tables: Tables<'_>) -> Tried<Gaussians> {
     let made = match tables {
-        Tables::Triangles(weight) => mahalanobis::cuda::Gaussians::triangle(cuda, layout, mean, weight),
+        Tables::Triangles(weights) => {
+            let weights = weights().map_err(|_| Refused::Arguments)?;
+            mahalanobis::cuda::Gaussians::triangle(cuda, layout, mean, &weights)
+        }
         Tables::LowRank(basis, scale, epsilon) => {
             mahalanobis::cuda::Gaussians::low_rank(cuda, layout, mean, basis, scale, epsilon)
         }

@@ -166,12 +166,12 @@ impl Store {
 
     /// All rows taken so far, in the CPU's memory; the error says what the GPU refused.
     pub(crate) fn all(&self) -> Result<Vec<f32>> {
-        self.0.all().map_err(lost)
+        self.0.all().map_err(|refused| lost("patches", refused))
     }
 
     /// The rows `at`, in the CPU's memory.
     pub(crate) fn select(&self, at: &[u32]) -> Result<Vec<f32>> {
-        self.0.select(at).map_err(lost)
+        self.0.select(at).map_err(|refused| lost("patches", refused))
     }
 
     /// The coreset of all rows.
@@ -186,13 +186,14 @@ impl Store {
     }
 }
 
-/// What was on the GPU alone cannot be had.
-fn lost(refused: Refused) -> EmbeddingError {
+/// `what` was on the GPU alone and cannot be had.
+fn lost(what: &str, refused: Refused) -> EmbeddingError {
     let why = match refused {
         Refused::Device(why) => why,
-        Refused::Arguments => "rows that are not there".to_owned(),
+        Refused::Arguments => "not there".to_owned(),
     };
-    EmbeddingError::Core(blemish_core::CoreError::Detector { kind: "patches on a GPU", source: why.into() })
+    let source = format!("{what} on a GPU: {why}").into();
+    EmbeddingError::Core(blemish_core::CoreError::Detector { kind: "embedding detector", source })
 }
 
 /// The coreset of `patches` `[n, d]`, which are projected first if that is wanted, as [`kcenter::greedy`]; and why it was not
@@ -218,8 +219,17 @@ pub(crate) fn coreset(
     Ok((kcenter::greedy(points, count, start, on_progress)?, why))
 }
 
-/// Means and packed inverse factors, each a tensor for each level.
-pub(crate) type MeansAndFactors = (Vec<Vec<f32>>, Vec<Vec<f32>>);
+/// Packed inverse factors of each level, where they were computed.
+pub(crate) enum Fitted {
+    Here(Vec<Vec<f32>>),
+    There(Box<KeptGaussians>),
+}
+
+/// The weights of the factors that are kept on a GPU alone.
+pub(crate) fn weights_there(kept: &KeptGaussians) -> Result<Vec<Vec<f32>>> {
+    let gone = || Refused::Device("the factors learnt there are gone".to_owned());
+    kept.made().ok_or_else(gone).and_then(gpu::Gaussians::weights).map_err(|refused| lost("factors", refused))
+}
 
 /// Means and covariances of all positions, here or on a GPU.
 pub(crate) enum Moments {
@@ -254,12 +264,12 @@ impl Moments {
         }
     }
 
-    /// What was learnt.
-    pub(crate) fn finish(self, epsilon: f64) -> Result<MeansAndFactors> {
+    /// Means of each level, and what was learnt.
+    pub(crate) fn finish(self, epsilon: f64) -> Result<(Vec<Vec<f32>>, Fitted)> {
         match self {
             Moments::Cpu(moments) => {
                 let mean = moments.mean()?;
-                Ok((mean, moments.factor(epsilon, extend)?))
+                Ok((mean, Fitted::Here(moments.factor(epsilon, extend)?)))
             }
             Moments::Gpu(moments) => moments.finish(epsilon),
         }
@@ -269,8 +279,8 @@ impl Moments {
 /// What the distances of PaDiM are computed from: means of each level, and one of two forms of the factors.
 #[derive(Clone, Copy)]
 pub(crate) enum Tables<'a> {
-    /// Weights of each level.
-    Triangles(&'a [&'a [f32]]),
+    /// Weights of each level, which may have to be brought from the GPU.
+    Triangles(&'a dyn Fn() -> Result<Vec<&'a [f32]>>),
     /// Orthonormal directions, their scales, and what was added to the diagonal.
     LowRank(&'a [f32], &'a [f32], f32),
 }
@@ -302,7 +312,7 @@ impl Measure<'_> {
         }
         with_views(maps, |maps| {
             Ok(match self.tables {
-                Tables::Triangles(weight) => distance(self.layout, self.mean, weight, maps)?,
+                Tables::Triangles(weights) => distance(self.layout, self.mean, &weights()?, maps)?,
                 Tables::LowRank(basis, scale, epsilon) => {
                     distance_low_rank(self.layout, self.mean, basis, scale, epsilon, maps)?
                 }

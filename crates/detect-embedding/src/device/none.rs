@@ -1,8 +1,6 @@
 //! In a program without GPU code: no value of these types exists.
 
-use super::{
-    ArrayView2, KCenter, Layout, Maps, MeansAndFactors, Neighbors, Source, SparseProjection, Tables, Tried, Upsampled,
-};
+use super::{ArrayView2, Fitted, KCenter, Layout, Maps, Neighbors, Source, SparseProjection, Tables, Tried, Upsampled};
 use crate::{Mode, Result};
 use blemish_embed::device::Gpu;
 
@@ -102,7 +100,7 @@ impl Moments {
         match *self {}
     }
 
-    pub(super) fn finish(self, _: f64) -> Result<MeansAndFactors> {
+    pub(super) fn finish(self, _: f64) -> Result<(Vec<Vec<f32>>, Fitted)> {
         match self {}
     }
 }
@@ -112,6 +110,10 @@ pub(super) fn moments(gpu: &Gpu, _: &Layout) -> Tried<Moments> {
 }
 
 impl Gaussians {
+    pub(super) fn weights(&self) -> Tried<Vec<Vec<f32>>> {
+        match *self {}
+    }
+
     pub(super) fn distance(&self, _: Source<'_>) -> Tried<Vec<f32>> {
         match *self {}
     }

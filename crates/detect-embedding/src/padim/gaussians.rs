@@ -1,3 +1,5 @@
+use std::sync::OnceLock;
+
 use blemish_core::{ModelFile, ModelWriter};
 use blemish_embed::Maps;
 use blemish_kernels::mahalanobis::{Layout, LowRank};
@@ -7,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Form;
 use crate::Result;
-use crate::device::{KeptGaussians, Measure, Source, Tables, Upsampled};
+use crate::device::{Fitted, KeptGaussians, Measure, Source, Tables, Upsampled, weights_there};
 
 /// A Gaussian for each position of the grid; the distances of new pictures from it (section III.C).
 #[derive(Debug)]
@@ -23,8 +25,9 @@ pub struct Gaussians {
 
 #[derive(Debug)]
 enum Factors {
-    /// Packed rows of inverse Cholesky factors, a tensor for each level.
-    Triangles(Vec<Tensor>),
+    /// Packed rows of inverse Cholesky factors, a tensor for each level; until they are asked for, those that were learnt on a GPU
+    /// are there alone.
+    Triangles(OnceLock<Vec<Tensor>>),
     /// `[groups, k, d]` and `[groups, k]`, for the groups of the last level.
     LowRank { basis: Tensor, scale: Tensor },
 }
@@ -43,19 +46,14 @@ impl Gaussians {
         layout: Layout,
         epsilon: f64,
         mean: Vec<Vec<f32>>,
-        weight: Vec<Vec<f32>>,
+        fitted: Fitted,
     ) -> Result<Self> {
-        let flat = |w: Vec<f32>| Tensor::from_vec(vec![w.len()], w);
-        let weight = weight.into_iter().map(flat).collect::<std::result::Result<_, _>>()?;
+        let (weights, kept) = match fitted {
+            Fitted::Here(weights) => (OnceLock::from(flat(weights)?), KeptGaussians::default()),
+            Fitted::There(kept) => (OnceLock::new(), *kept),
+        };
         let mean = means(&layout, mean)?;
-        Ok(Gaussians {
-            maps,
-            layout,
-            epsilon,
-            mean,
-            factors: Factors::Triangles(weight),
-            kept: KeptGaussians::default(),
-        })
+        Ok(Gaussians { maps, layout, epsilon, mean, factors: Factors::Triangles(weights), kept })
     }
 
     pub(super) fn low_rank(
@@ -81,7 +79,21 @@ impl Gaussians {
 
     /// Measures distances on `device` from now on.
     pub fn use_device(&mut self, device: &Device) {
+        if !self.kept.is_on(device)
+            && let Factors::Triangles(weights) = &self.factors
+        {
+            // What cannot be brought is missed when it is asked for.
+            let _ = self.weights(weights);
+        }
         self.kept.use_device(device);
+    }
+
+    fn weights<'a>(&self, weights: &'a OnceLock<Vec<Tensor>>) -> Result<&'a [Tensor]> {
+        if weights.get().is_none() {
+            // Another thread may have been faster, with the same.
+            let _ = weights.set(flat(weights_there(&self.kept)?)?);
+        }
+        Ok(weights.get().map_or(&[][..], Vec::as_slice))
     }
 
     /// The form they are kept in; never [`Form::Auto`].
@@ -145,8 +157,9 @@ impl Gaussians {
     fn measure<T>(&self, work: impl FnOnce(Measure<'_>) -> Result<T>) -> Result<T> {
         let (kept, layout, mean) = (&self.kept, &self.layout, &slices(&self.mean)?[..]);
         match &self.factors {
-            Factors::Triangles(weight) => {
-                work(Measure { kept, layout, mean, tables: Tables::Triangles(&slices(weight)?) })
+            Factors::Triangles(weights) => {
+                let weights = || slices(self.weights(weights)?);
+                work(Measure { kept, layout, mean, tables: Tables::Triangles(&weights) })
             }
             Factors::LowRank { basis, scale } => {
                 let tables = Tables::LowRank(basis.as_slice()?, scale.as_slice()?, self.epsilon as f32);
@@ -176,7 +189,7 @@ impl Gaussians {
     pub fn inverse_covariance(&self, y: usize, x: usize) -> Result<Array2<f64>> {
         match &self.factors {
             Factors::Triangles(weight) => {
-                let factor = self.layout.inverse_factor(&slices(weight)?, y, x)?.mapv(f64::from);
+                let factor = self.layout.inverse_factor(&slices(self.weights(weight)?)?, y, x)?.mapv(f64::from);
                 Ok(factor.t().dot(&factor))
             }
             Factors::LowRank { basis, scale } => {
@@ -204,7 +217,7 @@ impl Gaussians {
         }
         match &self.factors {
             Factors::Triangles(weight) => {
-                for (level, weight) in weight.iter().enumerate() {
+                for (level, weight) in self.weights(weight)?.iter().enumerate() {
                     file.add(&format!("padim.weight.{level}"), weight.clone())?;
                 }
             }
@@ -247,7 +260,7 @@ impl Gaussians {
                 let shape = [Some(layout.weight_len(level))];
                 weight.push(file.tensor::<f32>(&format!("padim.weight.{level}"), &shape)?.clone());
             }
-            Factors::Triangles(weight)
+            Factors::Triangles(OnceLock::from(weight))
         };
         Ok(Gaussians { maps, layout, epsilon, mean, factors, kept: KeptGaussians::default() })
     }
@@ -256,6 +269,11 @@ impl Gaussians {
 fn means(layout: &Layout, mean: Vec<Vec<f32>>) -> Result<Vec<Tensor>> {
     let shape = |level| vec![layout.groups(level), layout.rows(level).len()];
     let tensors = mean.into_iter().enumerate().map(|(level, m)| Tensor::from_vec(shape(level), m));
+    Ok(tensors.collect::<std::result::Result<_, _>>()?)
+}
+
+fn flat(weights: Vec<Vec<f32>>) -> Result<Vec<Tensor>> {
+    let tensors = weights.into_iter().map(|w| Tensor::from_vec(vec![w.len()], w));
     Ok(tensors.collect::<std::result::Result<_, _>>()?)
 }
 

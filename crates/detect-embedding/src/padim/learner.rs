@@ -84,8 +84,8 @@ impl Learner {
         match state {
             State::Moments(moments) => {
                 let layout = moments.layout().clone();
-                let (mean, weight) = moments.finish(epsilon)?;
-                Gaussians::triangles(maps, layout, epsilon, mean, weight)
+                let (mean, fitted) = moments.finish(epsilon)?;
+                Gaussians::triangles(maps, layout, epsilon, mean, fitted)
             }
             State::Samples(samples) => {
                 let layout = samples.layout().clone();

@@ -302,7 +302,7 @@ impl Job<'_> {
 
 impl Level {
     /// Floats of a group's rows of the triangle.
-    fn floats(&self) -> usize {
+    pub(super) fn floats(&self) -> usize {
         let triangle = |n: usize| n * (n + 1) / 2;
         triangle(self.b) - triangle(self.a)
     }
