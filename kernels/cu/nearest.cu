@@ -295,6 +295,7 @@ struct Work {
   int query[256], row[256];
   float others[256], found[256];
 };
+static_assert(sizeof(Work) == 6496, "what the launch gives it");
 
 }  // namespace nearest
 

@@ -35,8 +35,8 @@ pub(crate) fn run(args: &[String]) -> Result<bool> {
     }
     if filter.is_none() {
         stages.run("tidy", || tidy::run(&root));
+        // Nothing else compiles the workspace without GPU code: the tests below are compiled with it.
         let all = ["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"];
-        // The tests below are compiled with GPU code; without it, this alone checks.
         let cuda = ["clippy", "--workspace", "--all-targets", "--features", CUDA, "--quiet", "--", "-D", "warnings"];
         let checks = [
             ("format", "rustfmt", &["fmt", "--all", "--check"][..]),

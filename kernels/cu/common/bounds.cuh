@@ -3,7 +3,8 @@
 #include "common/best.cuh"
 #include "common/distance.cuh"
 
-// The same of `a` and ROWS rows `b`, with BATCH coordinates a lane of each under way at a time.
+// Squared distances of row `a` and ROWS rows `b` `[d]`, each with the bits of squared16 in common/distance.cuh; BATCH coordinates a
+// lane of each row are under way at a time. All 32 lanes call it.
 template <int ROWS, int BATCH>
 __device__ __forceinline__ void squared16(const float* a, const float* const (&b)[ROWS], int d, float (&sum)[ROWS]) {
 #pragma unroll

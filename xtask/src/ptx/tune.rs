@@ -294,6 +294,7 @@ fn shared(ptx: &str, kernel: &str) -> u32 {
         "moments_pack" => 4160,
         "nearest_sieve" if ptx.contains(".target sm_90a") => 196_608,
         "nearest_sieve" => one("NEAREST_STAGES") * (one("NEAREST_ROWS") + 256) * 64,
+        "nearest_rerank" => 6496,
         // Of 1536 inputs.
         "projection_apply" => 4 * 1536 * one("PROJECTION_ROWS"),
         _ => 0,

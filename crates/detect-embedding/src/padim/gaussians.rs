@@ -77,7 +77,7 @@ impl Gaussians {
         })
     }
 
-    /// Measures distances on `device` from now on.
+    /// Measures distances on `device` from now on. Factors that are on another GPU alone come to the CPU first.
     pub fn use_device(&mut self, device: &Device) {
         if !self.kept.is_on(device)
             && let Factors::Triangles(weights) = &self.factors
