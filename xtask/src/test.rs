@@ -1,13 +1,14 @@
 //! `cargo xtask test`: everything that has to pass, all of it reported, in one go.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::{emu, needs, ptx, shell, tidy};
+use crate::{needs, shell, tidy};
 
 /// The features that turn on all GPU code. Whatever compiles tests takes the whole workspace with these, so that it is compiled once.
 pub(crate) const CUDA: &str = "blemish-cli/cuda";
@@ -33,7 +34,11 @@ pub(crate) fn run(args: &[String]) -> Result<bool> {
     if !gpu() {
         skipped.push("GPU: none here; kernels run in the emulator and on a stand-in driver only".to_owned());
     }
+    let mut beside = Vec::new();
     if filter.is_none() {
+        // Neither uses all processors from beginning to end, no more than compiling and testing do.
+        beside.push(Beside::start("CUDA kernels, emulated", &["emu"])?);
+        beside.push(Beside::start("PTX", &["ptx", "--check"])?);
         stages.run("tidy", || tidy::run(&root));
         // Nothing else compiles the workspace without GPU code: the tests below are compiled with it.
         let all = ["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"];
@@ -63,9 +68,8 @@ pub(crate) fn run(args: &[String]) -> Result<bool> {
         command.args(["test", "--workspace", "--features", CUDA, "--no-fail-fast", "--doc", "--quiet"]);
         tests(command, filter, &mut count)
     });
-    if filter.is_none() {
-        stages.run("CUDA kernels, emulated", || emu::run(&[]));
-        stages.run("PTX", || ptx::run("ptx", &["--check".to_owned()]));
+    for task in beside {
+        stages.join(task);
     }
     heading("summary");
     print!("{}", stages.table());
@@ -121,6 +125,50 @@ fn heading(name: &str) {
     println!("\n── {name} {}", "─".repeat(60_usize.saturating_sub(name.chars().count())));
 }
 
+/// A task of this program that runs while stages do.
+struct Beside {
+    name: &'static str,
+    start: Instant,
+    work: JoinHandle<Result<Done>>,
+}
+
+/// How a task beside the stages ended: whether it passed, what it printed, and when.
+struct Done {
+    passed: bool,
+    said: Vec<u8>,
+    end: Instant,
+}
+
+impl Beside {
+    /// Starts `cargo xtask` with these words.
+    fn start(name: &'static str, words: &[&str]) -> Result<Beside> {
+        let mut command = Command::new(std::env::current_exe().context("this program has no path")?);
+        command.args(words);
+        Beside::of(name, command)
+    }
+
+    fn of(name: &'static str, mut command: Command) -> Result<Beside> {
+        let (mut said, into) = std::io::pipe().context("no pipe")?;
+        let errors = into.try_clone().context("no pipe")?;
+        let start = Instant::now();
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(into)
+            .stderr(errors)
+            .spawn()
+            .with_context(|| format!("cannot start {}", shell::shown(&command)))?;
+        // It holds the ends to write to; what is read ends with the child's.
+        drop(command);
+        let work = std::thread::spawn(move || {
+            let mut all = Vec::new();
+            said.read_to_end(&mut all).context("cannot read what it prints")?;
+            let passed = child.wait().context("cannot wait for it")?.success();
+            Ok(Done { passed, said: all, end: Instant::now() })
+        });
+        Ok(Beside { name, start, work })
+    }
+}
+
 /// What ran so far.
 #[derive(Default)]
 struct Stages {
@@ -137,6 +185,21 @@ impl Stages {
             false
         });
         self.done.push((name.to_owned(), passed, start.elapsed()));
+    }
+
+    /// Waits for a task and notes its outcome; its time is that from its start to its end.
+    fn join(&mut self, task: Beside) {
+        let Beside { name, start, work } = task;
+        let mut end = None;
+        self.run(name, || {
+            let done = work.join().map_err(|_| anyhow::anyhow!("its watcher broke off"))??;
+            std::io::stdout().write_all(&done.said).context("cannot print")?;
+            end = Some(done.end);
+            Ok(done.passed)
+        });
+        if let (Some(end), Some((_, _, time))) = (end, self.done.last_mut()) {
+            *time = end - start;
+        }
     }
 
     fn passed(&self) -> bool {
@@ -171,6 +234,27 @@ mod tests {
         assert_eq!(outcome("test result: ok. 7 passed; 0 failed; 0 ignored"), Some(Count { passed: 7, failed: 0 }));
         assert_eq!(outcome("test outcome ... ok"), None);
         assert_eq!(outcome("running 3 tests"), None);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_task_beside_the_stages_counts_as_one() {
+        let mut stages = Stages::default();
+        for (name, script) in [("a", "echo out; echo error >&2"), ("b", "sleep 0.2; exit 3")] {
+            let mut command = Command::new("sh");
+            command.args(["-c", script]);
+            let task = Beside::of(name, command).unwrap();
+            if name == "a" {
+                // What it says on either stream is kept, and ends with it.
+                let done = task.work.join().unwrap().unwrap();
+                assert!(done.passed);
+                assert_eq!(done.said, b"out\nerror\n");
+            } else {
+                stages.join(task);
+            }
+        }
+        let [(name, passed, time)] = stages.done.as_slice() else { panic!("one stage") };
+        assert!(name == "b" && !passed && *time >= Duration::from_millis(200), "{time:?}");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 #[path = "../../grad/tests/common/mod.rs"]
 mod reference;
 
+use blemish_detect_flow::fastflow::MapOf;
 use blemish_detect_flow::{cflow, fastflow};
 use blemish_flow::{FlowSpec, Latent, MapFlow, Mixing, PackedFlow};
 use blemish_grad::Module;
@@ -89,11 +90,11 @@ fn fastflow_maps() {
 
 #[test]
 fn fastflow_s_map_is_blurred_at_its_full_size() {
-    let energy = Array2::from_shape_fn((3, 4), |(y, x)| (y * 4 + x) as f32);
-    let map = |sigma: f32| fastflow::anomaly_map(&[energy.view()], (24, 20), sigma).unwrap().into_inner();
+    let layer = Array2::from_shape_fn((3, 4), |(y, x)| (y * 4 + x) as f32);
+    let map = |sigma: f32| fastflow::anomaly_map(&[layer.view()], (24, 20), sigma).unwrap().into_inner();
     let wanted = blemish_kernels::blur::gaussian(map(0.0).view(), 1.5).unwrap();
     assert!(map(1.5) == wanted && map(1.5) != map(0.0));
-    assert!(fastflow::anomaly_map(&[energy.view()], (24, 20), -1.0).is_err());
+    assert!(fastflow::anomaly_map(&[layer.view()], (24, 20), -1.0).is_err());
 }
 
 /// Compares maps and scores; `energies` gives the mean squares of a picture's latents.
@@ -103,8 +104,14 @@ fn check_fastflow(golden: &Golden, tolerance: f64, energies: &dyn Fn(usize) -> V
         let want = golden.get(&name);
         let scores: Array1<f32> = golden.get(&format!("{name}_score")).iter().copied().collect();
         for i in 0..want.shape()[0] {
-            let energies = energies(i);
-            let views: Vec<ArrayView2<'_, f32>> = energies.iter().map(|e| e.view()).collect();
+            let layer = |energy: Array2<f32>| {
+                let (dim, energy) = (energy.dim(), energy.into_iter().collect::<Vec<f32>>());
+                let latent =
+                    Latent { log_dets: vec![f32::NAN; energy.len()], energy, log_det: f64::NAN, loss: f64::NAN };
+                Array2::from_shape_vec(dim, MapOf::Latent.anomalies(&latent, 1)).unwrap()
+            };
+            let layers: Vec<Array2<f32>> = energies(i).into_iter().map(layer).collect();
+            let views: Vec<ArrayView2<'_, f32>> = layers.iter().map(|l| l.view()).collect();
             let map = fastflow::anomaly_map(&views, size, 0.0).unwrap();
             let score = map.max().unwrap();
             assert!(f64::from(score - scores[i]).abs() <= tolerance, "{name}: {score} for {}", scores[i]);

@@ -36,15 +36,15 @@ fn forward(flow: &Flow, x: &ArrayD<f32>, condition: Option<&Var>) -> (ArrayD<f32
     (z.value().to_owned(), det.data()[0])
 }
 
-/// `ln|det|` of the Jacobian by central differences of step `h` and elimination in f64.
-fn numeric_log_det(flow: &Flow, x: &ArrayD<f32>, condition: Option<&Var>, h: f32) -> f64 {
+/// `ln|det|` of the Jacobian of `of` at `x` by central differences of step `h` and elimination in f64.
+fn numeric_log_det(x: &[f32], h: f32, of: impl Fn(&[f32]) -> Vec<f32>) -> f64 {
     let d = x.len();
     let mut jacobian = vec![vec![0.0f64; d]; d];
     for j in 0..d {
         let moved = |by: f32| {
-            let mut x = x.clone();
-            x.as_slice_mut().unwrap()[j] += by;
-            forward(flow, &x, condition).0
+            let mut x = x.to_vec();
+            x[j] += by;
+            of(&x)
         };
         let (up, down) = (moved(h), moved(-h));
         for (row, (u, v)) in jacobian.iter_mut().zip(up.iter().zip(&down)) {
@@ -64,6 +64,9 @@ fn numeric_log_det(flow: &Flow, x: &ArrayD<f32>, condition: Option<&Var>, h: f32
     }
     log
 }
+
+/// Steps of differences: a kink of a ReLU within one spoils it, but not a smaller one, too.
+const STEPS: [f32; 3] = [2e-3, 5e-4, 2e-4];
 
 fn specs() -> impl Strategy<Value = (FlowSpec, Vec<usize>)> {
     let linear = (2usize..7, 0usize..4, 1usize..4, any::<bool>()).prop_map(|(c, condition, blocks, soft)| {
@@ -92,10 +95,41 @@ proptest! {
         for (a, b) in back.data().iter().zip(&x) {
             prop_assert!((a - b).abs() < 1e-4, "{a} for {b}");
         }
-        // A kink of a ReLU within a step spoils it, but not a smaller step, too.
-        let wanted = [2e-3, 5e-4, 2e-4].map(|h| numeric_log_det(&flow, &x, condition.as_ref(), h));
+        let of = |x: &[f32]| {
+            let x = ArrayD::from_shape_vec(&shape[..], x.to_vec()).unwrap();
+            forward(&flow, &x, condition.as_ref()).0.into_iter().collect()
+        };
+        let wanted = STEPS.map(|h| numeric_log_det(x.as_slice().unwrap(), h, of));
         let near = |want: &f64| (f64::from(log_det) - want).abs() < 5e-3 * (1.0 + want.abs());
         prop_assert!(wanted.iter().any(near), "{log_det} for {wanted:?}");
+    }
+
+    #[test]
+    fn a_pixel_s_log_det_is_that_of_its_own_channels(c in 2usize..6, blocks in 1usize..4, h in 1usize..4, w in 1usize..4, seed in 0u64..1000) {
+        let map = |blocks: usize| {
+            let mut model = MapFlow::new(&FlowSpec::convolutional(c, blocks, 1.0, false), (h, w), false, 0).unwrap();
+            *model.flow_mut() = stirred(&FlowSpec::convolutional(c, blocks, 1.0, false), seed);
+            model
+        };
+        let x = random(&[1, h, w, c], seed + 1);
+        let x = x.as_slice().unwrap();
+        let latent = PackedFlow::new(map(blocks)).unwrap().latent(x).unwrap();
+        let sum: f64 = latent.log_dets.iter().map(|d| f64::from(*d)).sum();
+        prop_assert!((sum - latent.log_det).abs() < 1e-5 * (1.0 + x.len() as f64), "{sum} for {}", latent.log_det);
+        // Through one block, a pixel's channels are the only ones of it that move with the others still.
+        let model = map(1);
+        let latent = PackedFlow::new(model.clone()).unwrap().latent(x).unwrap();
+        for (p, got) in latent.log_dets.iter().enumerate() {
+            let of = |own: &[f32]| {
+                let mut x = x.to_vec();
+                x[p * c..][..c].copy_from_slice(own);
+                let z = forward(model.flow(), &ArrayD::from_shape_vec(&[1, h, w, c][..], x).unwrap(), None).0;
+                z.as_slice().unwrap()[p * c..][..c].to_vec()
+            };
+            let wanted = STEPS.map(|step| numeric_log_det(&x[p * c..][..c], step, of));
+            let near = |want: &f64| (f64::from(*got) - want).abs() < 5e-3 * (1.0 + want.abs());
+            prop_assert!(wanted.iter().any(near), "{got} for {wanted:?}");
+        }
     }
 
     #[test]

@@ -237,7 +237,7 @@ impl TileRows<'_> {
         let width = (N * V::LANES).min(job.inputs - column);
         // SAFETY: as for the caller; `width` columns of each row are inside the weight.
         unsafe {
-            job.sink.fetch::<R>(row, job.inputs, column, width);
+            job.sink.fetch(row, R, job.inputs, column, width);
             let x = job.x.as_ptr().add(column / PANEL * words * PANEL + column % PANEL).cast();
             let sum = sums::<V, R, N, false>([[V::splat(0.0); N]; R], lines, words, x, words);
             job.sink.take::<V, R, N>(&sum, row, job.inputs, column, width);

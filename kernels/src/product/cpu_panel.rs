@@ -1,6 +1,7 @@
 //! Register tiles of six rows and a panel's 64 samples.
 #![allow(unsafe_code)]
 
+use super::cpu_narrow;
 use super::cpu_out::Out;
 use super::cpu_target::{Target, sized, tile_rows};
 use super::panel::PANEL;
@@ -43,6 +44,10 @@ struct ProductRows<'a> {
 impl Kernel for ProductRows<'_> {
     #[inline(always)]
     unsafe fn run<V: Vector>(self) {
+        if V::VECTORS * V::LANES < PANEL {
+            // SAFETY: `Product::rows` checked what it wants.
+            return unsafe { cpu_narrow::product::<V>(self.job, self.first, self.last) };
+        }
         let mut row = self.first;
         while row < self.last {
             let count = tile_rows(self.last - row, V::ROWS);
@@ -152,11 +157,11 @@ impl Sink<'_> {
         }
     }
 
-    /// Asks for the memory of a tile of `R` rows, `inputs` apart, and `width` columns.
+    /// Asks for the memory of a tile of some rows, `inputs` apart, and `width` columns.
     #[inline(always)]
-    pub(super) unsafe fn fetch<const R: usize>(&self, row: usize, inputs: usize, column: usize, width: usize) {
+    pub(super) unsafe fn fetch(&self, row: usize, rows: usize, inputs: usize, column: usize, width: usize) {
         let Sink::Adam { weight, first, second, .. } = self else { return };
-        for i in 0..R {
+        for i in 0..rows {
             let at = (row + i) * inputs + column;
             for line in (0..width).step_by(16) {
                 // SAFETY: the caller guarantees that the tile is inside.
@@ -227,25 +232,30 @@ impl Tiles<'_> {
     }
 }
 
-struct TileRows<'a> {
-    job: &'a Tiles<'a>,
-    first: usize,
-    last: usize,
+pub(super) struct TileRows<'a> {
+    pub(super) job: &'a Tiles<'a>,
+    pub(super) first: usize,
+    pub(super) last: usize,
 }
 
 impl Kernel for TileRows<'_> {
     #[inline(always)]
     unsafe fn run<V: Vector>(self) {
+        let job = self.job;
+        if V::VECTORS * V::LANES < PANEL {
+            // SAFETY: `Tiles::rows` checked what it wants.
+            return unsafe { cpu_narrow::tiles::<V>(&self) };
+        }
         let mut row = self.first;
         while row < self.last {
             let count = tile_rows(self.last - row, V::ROWS);
-            let mut column = 0;
-            while column < self.job.inputs {
+            for column in (0..job.inputs).step_by(PANEL) {
                 // SAFETY: rows and columns are in range; see `Tiles::rows`.
                 unsafe {
-                    sized!(count, self.tile::<V>(row, column));
+                    let x = job.x.as_ptr().add(column * job.panels * PANEL);
+                    job.sink.fetch(row, count, job.inputs, column, PANEL.min(job.inputs - column));
+                    sized!(count, self.tile::<V>(row, column, x, PANEL));
                 }
-                column += V::VECTORS * V::LANES;
             }
             row += count;
         }
@@ -253,18 +263,23 @@ impl Kernel for TileRows<'_> {
 }
 
 impl TileRows<'_> {
+    /// The samples' columns from `column` on are at `x`, `step` apart.
     #[inline(always)]
-    unsafe fn tile<V: Vector, const R: usize, const N: usize>(&self, row: usize, column: usize) {
+    pub(super) unsafe fn tile<V: Vector, const R: usize, const N: usize>(
+        &self,
+        row: usize,
+        column: usize,
+        x: *const f32,
+        step: usize,
+    ) {
         let job = self.job;
         let width = (N * V::LANES).min(job.inputs - column);
         // SAFETY: as for the caller; `width` columns of each row are inside the weight.
         unsafe {
-            job.sink.fetch::<R>(row, job.inputs, column, width);
             let mut sum = [[V::splat(0.0); N]; R];
-            let x = job.x.as_ptr().add(column / PANEL * job.panels * PANEL * PANEL + column % PANEL);
             for panel in 0..job.panels {
                 let g = job.g.as_ptr().add((panel * job.g_rows + row) * PANEL);
-                sum = along_rows::<V, R, N>(sum, g, PANEL, x.add(panel * PANEL * PANEL), PANEL, PANEL);
+                sum = along_rows::<V, R, N>(sum, g, PANEL, x.add(panel * PANEL * step), step, PANEL);
             }
             job.sink.take::<V, R, N>(&sum, row, job.inputs, column, width);
         }

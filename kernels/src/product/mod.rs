@@ -18,6 +18,7 @@
 //! ```
 
 mod cpu;
+mod cpu_narrow;
 mod cpu_out;
 mod cpu_pairs;
 mod cpu_panel;

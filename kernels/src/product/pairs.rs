@@ -122,7 +122,7 @@ fn forward_with(
     let Weight { data, inputs, outputs } = weight;
     let to = Target { out: Out::new(out), rows: out_rows, panels: count, bias, relu, add: false };
     let job = Product { isa, weight: data, inputs, turned: false, words, x, to };
-    let band = band(outputs, inputs / 2, count).min(FORWARD);
+    let band = band(isa, outputs, inputs / 2, count).min(FORWARD);
     run(par, outputs.div_ceil(band), |t| job.rows(t * band, ((t + 1) * band).min(outputs)));
     Ok(())
 }
@@ -225,7 +225,7 @@ fn tiles(
         return Err(shape_error(op, format!("[{outputs}, {inputs}], {count} panels"), (len, x.len())));
     }
     let job = Tiles { isa, sink, inputs, g, g_rows, x, panels: count };
-    let band = band(outputs, inputs / 2, count);
+    let band = band(isa, outputs, inputs / 2, count);
     run(par, outputs.div_ceil(band), |t| job.rows(t * band, ((t + 1) * band).min(outputs)));
     Ok(())
 }

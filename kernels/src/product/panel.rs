@@ -69,11 +69,20 @@ pub(super) fn panels(op: &'static str, len: usize, rows: usize, used: usize) -> 
     Ok(len / each)
 }
 
-/// Rows of the result that one task computes; depends on the sizes alone.
-pub(super) fn band(rows: usize, depth: usize, panels: usize) -> usize {
+/// Rows of the result that one task computes; depends on the sizes and the instructions alone. The bits do not depend on it.
+pub(super) fn band(isa: Isa, rows: usize, depth: usize, panels: usize) -> usize {
+    if isa.panel() < PANEL {
+        // A task copies what its rows share, and there should be some tasks.
+        let rows = rows.max(1);
+        let tasks = rows.div_ceil(NARROW).next_multiple_of(4);
+        return rows.div_ceil(tasks).next_multiple_of(6);
+    }
     let work = (depth * panels * PANEL).max(1);
     ((1usize << 20) / work).clamp(1, rows.max(1)).next_multiple_of(12)
 }
+
+/// Most rows of a task where a tile is narrower than a panel.
+const NARROW: usize = 48;
 
 pub(super) fn run(par: Par, tasks: usize, task: impl Fn(usize) + Send + Sync) {
     match par {
@@ -112,7 +121,7 @@ pub fn forward(
         x_rows,
         to: Target { out: Out::new(out), rows: out_rows, panels: count, bias, relu, add: false },
     };
-    let band = band(weight.outputs, weight.inputs, count);
+    let band = band(job.isa, weight.outputs, weight.inputs, count);
     run(par, weight.outputs.div_ceil(band), |t| job.rows(t * band, ((t + 1) * band).min(weight.outputs)));
     Ok(())
 }
@@ -150,7 +159,7 @@ pub fn backward(
         x_rows: g_rows,
         to: Target { out: Out::new(out), rows: out_rows, panels: count, bias: None, relu: false, add },
     };
-    let band = band(columns, weight.outputs, count);
+    let band = band(job.isa, columns, weight.outputs, count);
     run(par, columns.div_ceil(band), |t| job.rows(t * band, ((t + 1) * band).min(columns)));
     Ok(())
 }
@@ -247,7 +256,7 @@ fn tiles(
         return Err(shape_error(op, format!("[{outputs}, {inputs}], {count} panels"), (len, x.len())));
     }
     let job = Tiles { isa: Isa::best(), sink, inputs, g, g_rows, x, panels: count };
-    let band = band(outputs, inputs, count);
+    let band = band(job.isa, outputs, inputs, count);
     run(par, outputs.div_ceil(band), |t| job.rows(t * band, ((t + 1) * band).min(outputs)));
     Ok(())
 }

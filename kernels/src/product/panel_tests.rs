@@ -116,6 +116,14 @@ fn every_instruction_set_gives_the_same_bits() {
 }
 
 #[test]
+fn no_columns_are_no_work() {
+    let (weight, x) = ([1.0; 6], [1.0; 2 * PANEL]);
+    let mut out = [0.5; PANEL];
+    backward(Weight::new(&weight, 2, 3).unwrap(), 0, &x, 2, &mut out, 1, false, Par::Rayon).unwrap();
+    assert_eq!(out, [0.5; PANEL]);
+}
+
+#[test]
 fn wrong_sizes_are_refused() {
     let weight = [0.0; 6];
     assert!(Weight::new(&weight, 2, 4).is_err());

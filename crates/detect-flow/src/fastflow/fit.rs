@@ -35,7 +35,7 @@ fn fit(params: &FastflowParams, session: &Session<'_>, normal: &dyn ImageSource)
     let material = settings.material(&embedder, session, normal)?;
     let own = json!({
         "steps": params.steps, "conv3x3_only": params.conv3x3_only, "hidden_ratio": params.hidden_ratio,
-        "weight_decay": params.weight_decay, "sigma": params.sigma,
+        "weight_decay": params.weight_decay, "map": params.map, "sigma": params.sigma,
     });
     let identity = settings.identity(KIND, &material, session, own);
     let mut learner = Stacks::new(params, &material, &session.device)?;

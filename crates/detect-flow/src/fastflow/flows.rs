@@ -48,11 +48,11 @@ impl Flows {
         self.flows.iter().zip(maps).map(|(flow, x)| Ok(flow.latent(x)?)).collect()
     }
 
-    /// The energies of the maps of some pictures, for each layer `[n h w]`; none if a GPU does not give those of maps that it holds.
-    pub(super) fn energies(&self, maps: &Maps) -> Result<Option<Vec<Vec<f32>>>> {
+    /// The latents of the maps of some pictures, for each layer those of all pictures; none if a GPU does not give those of maps that
+    /// it holds.
+    pub(super) fn latents(&self, maps: &Maps) -> Result<Option<Vec<Vec<Latent>>>> {
         if let Some(found) = self.there(|there| there.of(maps)) {
-            let layer = |latents: Vec<Latent>| latents.into_iter().flat_map(|latent| latent.energy).collect();
-            return Ok(Some(found.into_iter().map(layer).collect()));
+            return Ok(Some(found));
         }
         match maps {
             Maps::Host(maps) => self.here(maps).map(Some),
@@ -61,13 +61,14 @@ impl Flows {
         }
     }
 
-    fn here(&self, maps: &[Array4<f32>]) -> Result<Vec<Vec<f32>>> {
-        let layer = |(flow, map): (&PackedFlow, &Array4<f32>)| -> Result<Vec<f32>> {
-            let picture = |i: usize| match borrowed(std::slice::from_ref(map), i).first() {
-                Some(x) => Ok(flow.latent(x)?.energy),
-                None => Ok(Vec::new()),
+    fn here(&self, maps: &[Array4<f32>]) -> Result<Vec<Vec<Latent>>> {
+        let layer = |(flow, map): (&PackedFlow, &Array4<f32>)| -> Result<Vec<Latent>> {
+            let picture = |i: usize| -> Result<Option<Latent>> {
+                let maps = borrowed(std::slice::from_ref(map), i);
+                Ok(maps.first().map(|x| flow.latent(x)).transpose()?)
             };
-            Ok((0..map.dim().0).into_par_iter().map(picture).collect::<Result<Vec<_>>>()?.concat())
+            let latents: Vec<Option<Latent>> = (0..map.dim().0).into_par_iter().map(picture).collect::<Result<_>>()?;
+            Ok(latents.into_iter().flatten().collect())
         };
         let layers: Vec<_> = self.flows.iter().zip(maps).collect();
         layers.into_par_iter().map(layer).collect()

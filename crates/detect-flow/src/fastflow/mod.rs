@@ -1,11 +1,11 @@
 //! FastFlow (Yu, Zheng, Wang, Li, Wu, Zhao, Wu, "FastFlow: Unsupervised Anomaly Detection and Localization via 2D Normalizing
-//! Flows", 2021): for each layer a convolutional flow of the whole feature map; where its latent is large is anomalous.
+//! Flows", 2021): for each layer a convolutional flow of the whole feature map; where that is unlikely is anomalous.
 //!
 //! | item | what it is |
 //! |---|---|
 //! | [`FastflowParams`] | settings; `fit` makes a [`Fastflow`] |
 //! | [`Fastflow`] | the fitted detector |
-//! | [`anomaly_map`] | latents to a map (section 3.3) |
+//! | [`MapOf`], [`anomaly_map`] | latents to a map (section 3.2) |
 //!
 //! ```no_run
 //! use blemish_core::{Detect, Fit, ImageSource, Session};
@@ -25,7 +25,7 @@ mod model;
 mod params;
 mod trainer;
 
-pub use map::anomaly_map;
+pub use map::{MapOf, anomaly_map};
 pub use model::Fastflow;
 pub use params::FastflowParams;
 

@@ -9,7 +9,7 @@ use ndarray::{Array4, ArrayView4};
 use serde::{Deserialize, Serialize};
 
 use super::flows::Flows;
-use super::{FastflowParams, KIND, anomaly_map};
+use super::{FastflowParams, KIND, MapOf, anomaly_map};
 use crate::features::Size;
 use crate::scores::predictions;
 use crate::store::{bounded, load_mixing, load_weights, put, save_mixing, save_weights};
@@ -34,12 +34,19 @@ struct Stored {
     conv3x3_only: bool,
     hidden_ratio: f64,
     clamp: f32,
+    #[serde(default = "before")]
+    map: MapOf,
     #[serde(default)]
     sigma: f32,
     mode: Mode,
     sizes: Vec<Size>,
     images: usize,
     curve: Vec<Epoch>,
+}
+
+/// What the maps of files show that do not say it.
+fn before() -> MapOf {
+    MapOf::Latent
 }
 
 impl Fastflow {
@@ -50,9 +57,9 @@ impl Fastflow {
         images: usize,
         curve: Vec<Epoch>,
     ) -> Self {
-        let FastflowParams { steps, conv3x3_only, hidden_ratio, clamp, sigma, mode, .. } = *params;
+        let FastflowParams { steps, conv3x3_only, hidden_ratio, clamp, map, sigma, mode, .. } = *params;
         let sizes = flows.models().map(MapFlow::dim).collect();
-        let stored = Stored { steps, conv3x3_only, hidden_ratio, clamp, sigma, mode, sizes, images, curve };
+        let stored = Stored { steps, conv3x3_only, hidden_ratio, clamp, map, sigma, mode, sizes, images, curve };
         Fastflow { embedder, flows, stored, why: None }
     }
 
@@ -141,9 +148,21 @@ impl Fastflow {
             let wanted = format!("pictures of the size learned from, with feature maps {:?}", self.stored.sizes);
             return Err(CoreError::Shape { what: "network input", wanted, got }.into());
         }
-        let Some(energies) = self.flows.energies(maps)? else { return Ok(None) };
+        let Some(latents) = self.flows.latents(maps)? else { return Ok(None) };
         let n = shapes.first().map_or(0, |[n, ..]| *n);
-        predictions(n, &energies, &sizes, |grids| anomaly_map(grids, size, self.stored.sigma)).map(Some)
+        let of = |of: MapOf| {
+            let layers = latents.iter().zip(&sizes);
+            let values = layers.map(|(latents, (_, _, c))| latents.iter().flat_map(|l| of.anomalies(l, *c)).collect());
+            let values: Vec<Vec<f32>> = values.collect();
+            predictions(n, &values, &sizes, |grids| anomaly_map(grids, size, self.stored.sigma))
+        };
+        let mut found = of(MapOf::Latent)?;
+        if self.stored.map == MapOf::Likelihood {
+            for (prediction, shown) in found.iter_mut().zip(of(MapOf::Likelihood)?) {
+                prediction.map = shown.map;
+            }
+        }
+        Ok(Some(found))
     }
 }
 

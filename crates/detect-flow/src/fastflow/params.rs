@@ -6,10 +6,11 @@ use blemish_flow::FlowSpec;
 use blemish_grad::optim::{Adam, Schedule};
 use serde::{Deserialize, Serialize};
 
+use super::MapOf;
 use crate::settings::settings;
 use crate::{FlowDetectorError, Mode, Result};
 
-/// Settings of FastFlow. The default is anomalib's, but for the map's blur and for early stopping, which looks at good pictures
+/// Settings of FastFlow. The default is anomalib's, but for what the map shows and for early stopping, which looks at good pictures
 /// held out and not at the test set.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -30,8 +31,11 @@ pub struct FastflowParams {
     pub hidden_ratio: f64,
     /// Bound of the log-scales.
     pub clamp: f32,
-    /// Standard deviation of the blur of the map, in pixels, as PaDiM and PatchCore have it; 0 for none, as in the paper and in anomalib.
-    /// It was better at defects pasted into good pictures of Screw held out (`examples/study.rs`).
+    /// What the map shows. The likelihood was better, by far in pixels, at defects pasted into good pictures of Screw held out
+    /// (`examples/study.rs`).
+    pub map: MapOf,
+    /// Standard deviation of a blur of the map, in pixels; 0 for none, as in the paper and in anomalib. It helps maps of latents (4
+    /// is what PaDiM and PatchCore have), not those of likelihoods.
     pub sigma: f32,
     /// Pictures of one step.
     pub image_batch: usize,
@@ -72,7 +76,8 @@ impl Default for FastflowParams {
             conv3x3_only: false,
             hidden_ratio: 1.0,
             clamp: 2.0,
-            sigma: 4.0,
+            map: MapOf::Likelihood,
+            sigma: 0.0,
             image_batch: 32,
             lr: 1e-3,
             weight_decay: 1e-5,

@@ -133,7 +133,7 @@ impl Scoring {
         let one = |(energy, dets): (&[f32], &[f32])| {
             let log_det = dets.iter().map(|v| f64::from(*v)).sum::<f64>();
             let squares = energy.iter().map(|e| f64::from(*e)).sum::<f64>() * shape.channels as f64;
-            Latent { energy: energy.to_vec(), log_det, loss: 0.5 * squares - log_det }
+            Latent { energy: energy.to_vec(), log_dets: dets.to_vec(), log_det, loss: 0.5 * squares - log_det }
         };
         Ok(energies.chunks_exact(pixels).zip(dets.chunks_exact(pixels)).map(one).collect())
     }

@@ -136,7 +136,7 @@ impl ConvTrainer {
     /// Adds an image's loss and, times `slope`, its gradients.
     fn image(&self, plans: &Plans, x: &[f32], slope: f32, work: &mut Work, sums: &mut Sums) -> Result<()> {
         let (mean, inverse) = plans.load(&self.model, x, &mut work.image, true)?;
-        let (last, log_det) = plans.forward(&mut work.image)?;
+        let (last, log_det) = plans.forward(&mut work.image, &mut [])?;
         let latent = &work.image.slots[last];
         sums.loss += 0.5 * (squares(&latent.x1) + squares(&latent.x2)) - log_det;
         let (pixels, (first, second)) = (plans.pixels(), plans.halves());

@@ -7,6 +7,7 @@ use blemish_kernels::conv::{Activation, Conv2d, ConvSpec};
 use blemish_kernels::coupling::{self, Layout};
 
 use super::OfKernel;
+use super::sums::sum;
 use crate::block::global_scale;
 use crate::map_flow::moments;
 use crate::{Block, FlowError, Kernel, MapFlow, Mixing, Result};
@@ -187,18 +188,19 @@ impl Plans {
         Ok((mean, inverse))
     }
 
-    /// Through all blocks; the latent is in the slot whose number is returned, with the log-determinant.
-    pub(super) fn forward(&self, image: &mut Image) -> Result<(usize, f64)> {
+    /// Through all blocks; the latent is in the slot whose number is returned, with the log-determinant. Where `each` has a number for
+    /// each pixel, that grows by the pixel's share.
+    pub(super) fn forward(&self, image: &mut Image, each: &mut [f32]) -> Result<(usize, f64)> {
         let count = image.slots.len();
         let mut log_det = 0.0;
         for (b, plan) in self.blocks.iter().enumerate() {
             let (from, to) = (b % count, (b + 1) % count);
-            log_det += self.block(plan, from, to, image)?;
+            log_det += self.block(plan, from, to, image, each)?;
         }
         Ok((self.blocks.len() % count, log_det))
     }
 
-    fn block(&self, plan: &Plan, from: usize, to: usize, image: &mut Image) -> Result<f64> {
+    fn block(&self, plan: &Plan, from: usize, to: usize, image: &mut Image, each: &mut [f32]) -> Result<f64> {
         let ((h, w), pixels, (_, second)) = (self.size, self.pixels(), self.halves());
         let Image { slots, a, y2, scratch } = image;
         let mut next = std::mem::take(&mut slots[to]);
@@ -215,6 +217,9 @@ impl Plans {
             coupling::forward(Layout::rows(a.len() / (2 * second), second), plan.clamp, a, y2, s, &mut sums)
                 .kernel()?;
             log_det += sums.iter().map(|s| f64::from(*s)).sum::<f64>();
+        }
+        for (own, s) in each.iter_mut().zip(slot.s.chunks_exact(second)) {
+            *own += plan.log_scale as f32 + sum(s);
         }
         let done = coupling::mix(&plan.order, &plan.scale, &plan.offset, (&slot.x1, y2), (&mut next.x1, &mut next.x2));
         slots[to] = next;
@@ -239,7 +244,9 @@ const IDLE: usize = 16;
 pub struct Latent {
     /// `mean_c z^2` at each pixel, `[h, w]` in C order.
     pub energy: Vec<f32>,
-    /// The log-determinant.
+    /// The log-determinant of each pixel, `[h, w]`: of what becomes of its channels, given those of the pixels around.
+    pub log_dets: Vec<f32>,
+    /// The log-determinant, their sum.
     pub log_det: f64,
     /// Half the sum of squares of the latent minus the log-determinant: FastFlow's loss of the image.
     pub loss: f64,
@@ -278,13 +285,14 @@ impl PackedFlow {
 
     fn latent_in(&self, x: &[f32], image: &mut Image) -> Result<Latent> {
         self.plans.load(&self.model, x, image, false)?;
-        let (last, log_det) = self.plans.forward(image)?;
+        let mut log_dets = vec![0.0; self.plans.pixels()];
+        let (last, log_det) = self.plans.forward(image, &mut log_dets)?;
         let (first, second) = self.plans.halves();
         let Slot { x1, x2, .. } = &image.slots[last];
         let rows = x1.chunks_exact(first).zip(x2.chunks_exact(second));
         let squares = |row: &[f32]| row.iter().map(|z| f64::from(z * z)).sum::<f64>();
         let each: Vec<f64> = rows.map(|(z1, z2)| squares(z1) + squares(z2)).collect();
         let energy = each.iter().map(|e| (e / self.plans.channels as f64) as f32).collect();
-        Ok(Latent { energy, log_det, loss: 0.5 * each.iter().sum::<f64>() - log_det })
+        Ok(Latent { energy, log_dets, log_det, loss: 0.5 * each.iter().sum::<f64>() - log_det })
     }
 }

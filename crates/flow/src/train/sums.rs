@@ -11,16 +11,18 @@ pub(super) fn row_sums(values: &[f32], rows: usize) -> Vec<f32> {
     sums
 }
 
-/// The sum of a row of 64, in sixteen lanes.
+/// The sum of a row, in sixteen lanes and what is left.
 pub(super) fn sum(row: &[f32]) -> f32 {
     let mut lanes = [0.0f32; 16];
-    for part in row.chunks_exact(16) {
+    let parts = row.chunks_exact(16);
+    let left = parts.remainder().iter().fold(0.0, |sum, v| sum + v);
+    for part in parts {
         lanes.iter_mut().zip(part).for_each(|(l, v)| *l += v);
     }
-    lanes.iter().sum()
+    lanes.iter().sum::<f32>() + left
 }
 
-/// The sum of the products of two rows.
+/// The sum of the products of two rows of 64.
 pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
     let mut lanes = [0.0f32; 16];
     for (a, b) in a.chunks_exact(16).zip(b.chunks_exact(16)) {

@@ -1,5 +1,5 @@
 use blemish_flow::gpu::{MapBatch, MapModel, MapTrainer};
-use blemish_flow::{ConvTrainer, FlowSpec, MapFlow, PackedFlow, Recomputed};
+use blemish_flow::{ConvTrainer, FlowSpec, Latent, MapFlow, PackedFlow, Recomputed};
 use blemish_grad::Module;
 use blemish_grad::optim::{Adam, Decay};
 use blemish_tensor::cuda::Cuda;
@@ -64,9 +64,12 @@ fn latents_agree_with_the_cpu() {
                 wanted.log_det
             );
             assert!((got.loss - wanted.loss).abs() < 1e-5 * map.len() as f64, "{} {}", got.loss, wanted.loss);
+            let spread = got.log_dets.iter().zip(&wanted.log_dets).all(|(a, b)| (a - b).abs() < 1e-5 * channels as f32);
+            assert!(spread, "{:?} {:?}", got.log_dets, wanted.log_dets);
             // Alone it is the same.
             let alone = gpu.latents_of(map).unwrap();
-            assert_eq!((&alone[0].energy, alone[0].log_det), (&got.energy, got.log_det));
+            let of = |latent: &Latent| (latent.energy.clone(), latent.log_dets.clone(), latent.log_det);
+            assert_eq!(of(&alone[0]), of(got));
         }
         assert!(gpu.latents_of(&[]).unwrap().is_empty());
         assert!(gpu.latents_of(&maps[0][1..]).is_err());
