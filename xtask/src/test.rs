@@ -144,28 +144,23 @@ impl Beside {
     fn start(name: &'static str, words: &[&str]) -> Result<Beside> {
         let mut command = Command::new(std::env::current_exe().context("this program has no path")?);
         command.args(words);
-        Beside::of(name, command)
+        Ok(Beside::of(name, command))
     }
 
-    fn of(name: &'static str, mut command: Command) -> Result<Beside> {
-        let (mut said, into) = std::io::pipe().context("no pipe")?;
-        let errors = into.try_clone().context("no pipe")?;
-        let start = Instant::now();
-        let mut child = command
-            .stdin(Stdio::null())
-            .stdout(into)
-            .stderr(errors)
-            .spawn()
-            .with_context(|| format!("cannot start {}", shell::shown(&command)))?;
-        // It holds the ends to write to; what is read ends with the child's.
-        drop(command);
-        let work = std::thread::spawn(move || {
-            let mut all = Vec::new();
-            said.read_to_end(&mut all).context("cannot read what it prints")?;
+    /// A program that cannot be started is a task that fails.
+    fn of(name: &'static str, mut command: Command) -> Beside {
+        let work = move || {
+            let (mut from, into) = std::io::pipe().context("no pipe")?;
+            command.stdin(Stdio::null()).stdout(into.try_clone().context("no pipe")?).stderr(into);
+            let mut child = command.spawn().with_context(|| format!("cannot start {}", shell::shown(&command)))?;
+            // It holds the ends to write to; what is read ends with the child's.
+            drop(command);
+            let mut said = Vec::new();
+            from.read_to_end(&mut said).context("cannot read what it prints")?;
             let passed = child.wait().context("cannot wait for it")?.success();
-            Ok(Done { passed, said: all, end: Instant::now() })
-        });
-        Ok(Beside { name, start, work })
+            Ok(Done { passed, said, end: Instant::now() })
+        };
+        Beside { name, start: Instant::now(), work: std::thread::spawn(work) }
     }
 }
 
@@ -243,7 +238,7 @@ mod tests {
         for (name, script) in [("a", "echo out; echo error >&2"), ("b", "sleep 0.2; exit 3")] {
             let mut command = Command::new("sh");
             command.args(["-c", script]);
-            let task = Beside::of(name, command).unwrap();
+            let task = Beside::of(name, command);
             if name == "a" {
                 // What it says on either stream is kept, and ends with it.
                 let done = task.work.join().unwrap().unwrap();
@@ -253,8 +248,9 @@ mod tests {
                 stages.join(task);
             }
         }
-        let [(name, passed, time)] = stages.done.as_slice() else { panic!("one stage") };
-        assert!(name == "b" && !passed && *time >= Duration::from_millis(200), "{time:?}");
+        stages.join(Beside::of("c", Command::new("there is no such program")));
+        let [(name, passed, time), (_, started, _)] = stages.done.as_slice() else { panic!("two stages") };
+        assert!(name == "b" && !passed && !started && *time >= Duration::from_millis(200), "{time:?}");
     }
 
     #[test]
